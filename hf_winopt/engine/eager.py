@@ -1,0 +1,50 @@
+"""The rules as they stand, over blocks that stay in the cache, in place."""
+
+from __future__ import annotations
+
+import torch
+
+from ..rules import Coefficients, Rule, State, advance, apply, direction_again, move, trust_ratio
+from .norms import blocks, joined_norm, on_host, with_sums
+from .work import Segment, Work, compute_dtype, segments
+
+
+def step(rule: Rule, works: list[Work]) -> None:
+    """Step every parameter by `rule`; parameters and state are modified, gradients are not."""
+    for segment in segments(rule, with_sums(rule, works)):
+        if rule.trust_ratio:
+            segment.c = {**segment.c, "ratio": _advance_for_ratio(rule, segment)}
+        for z, g, *states in blocks(segment.z, segment.g, *segment.state.values()):
+            state = dict(zip(segment.state, states))
+            (_move_block if rule.trust_ratio else _step_block)(rule, segment.c, z, g, state)
+        segment.finish()
+
+
+def _step_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:
+    dtype = compute_dtype(z.dtype)
+    wide = z.to(dtype)
+    apply(rule, c, wide, g.to(dtype), state, {"z": wide, **state})
+    if wide is not z:
+        z.copy_(wide)
+
+
+def _advance_for_ratio(rule: Rule, segment: Segment) -> float | torch.Tensor:
+    """LAMB's first pass: the moments advance; the ratio of the two norms."""
+    dtype = compute_dtype(segment.z.dtype)
+    w_parts, r_parts = [], []
+    for z, g, *states in blocks(segment.z, segment.g, *segment.state.values()):
+        state = dict(zip(segment.state, states))
+        wide = z.to(dtype)
+        _, r = advance(rule, segment.c, wide, g.to(dtype), state, state)
+        w_parts.append(torch.linalg.vector_norm(wide if rule.conservative == "z" else state["x"]))
+        r_parts.append(torch.linalg.vector_norm(r))
+    return on_host(trust_ratio(joined_norm(w_parts), joined_norm(r_parts)), dtype)
+
+
+def _move_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:
+    dtype = compute_dtype(z.dtype)
+    wide = z.to(dtype)
+    r = direction_again(rule, c, wide, g.to(dtype), state)
+    move(rule, c, wide, r, state, {"z": wide, **state})
+    if wide is not z:
+        z.copy_(wide)

@@ -1,0 +1,117 @@
+"""What an engine is given, and how tensors of any layout become flat ones that a rule can run over.
+
+A `Work` is one parameter to step. A `Segment` is one stretch of elements with one set of coefficients: a whole large
+parameter, or many small ones laid end to end, since a tensor of 768 elements costs as many calls as one of a million.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..rules import OFF, Coefficients, Rule
+
+SMALL = 1 << 16
+"""Parameters of at most so many elements are stepped together."""
+
+
+@dataclass
+class Work:
+    """One parameter of one step.
+
+    Args:
+        z: the parameter, floating point, any shape and layout.
+        g: its gradient, same shape; never modified.
+        state: the tensors of `rule.state_names`, same shape, float32 (float64 for float64 parameters).
+        c: the step's coefficients, shared by all works of the same hyper-parameters and step count. An entry
+            "transform" says that the transform's number is known already (AGR off); otherwise the engine finds it.
+    """
+
+    z: Tensor
+    g: Tensor
+    state: dict[str, Tensor]
+    c: Coefficients
+
+    def needs_sum(self, rule: Rule) -> bool:
+        """Whether the transform asks for `sum|g|` of this parameter."""
+        return rule.transform != "none" and "transform" not in self.c
+
+
+@dataclass
+class Segment:
+    """Flat `z`, `g` and state with one set of coefficients, and the way home for what is a copy."""
+
+    z: Tensor
+    g: Tensor
+    state: dict[str, Tensor]
+    c: Coefficients
+    home: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def finish(self) -> None:
+        """Write back what could not be stepped in place."""
+        if self.home:
+            targets, values = zip(*self.home)
+            torch._foreach_copy_(list(targets), list(values))
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of arithmetic and state for parameters of `dtype`: float64 for float64, float32 for all others."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def flat(tensors: list[Tensor]) -> list[Tensor]:
+    """One-dimensional tensors in one common order of elements: views where the layouts allow it, copies otherwise."""
+    if all(t.is_contiguous() for t in tensors):
+        return [t.view(-1) for t in tensors]
+    z = tensors[0]
+    order = sorted(range(z.ndim), key=z.stride, reverse=True)
+    permuted = [t.permute(order) for t in tensors]
+    if all(t.is_contiguous() for t in permuted):
+        return [t.view(-1) for t in permuted]
+    return [t.reshape(-1) for t in tensors]
+
+
+def _segment(work: Work) -> Segment:
+    tensors = [work.z, work.g, *work.state.values()]
+    z, g, *states = flat(tensors)
+    segment = Segment(z, g, dict(zip(work.state, states)), work.c)
+    for target, value in ((work.z, z), *zip(work.state.values(), states)):
+        if value.numel() and value.data_ptr() != target.data_ptr():
+            segment.home.append((target, value.view(target.shape)))
+    return segment
+
+
+def _packed(works: list[Work]) -> Segment:
+    """Small parameters of one dtype and one set of coefficients, laid end to end."""
+    columns = [flat([work.z, work.g, *work.state.values()]) for work in works]
+    joined = [torch.cat(column) for column in zip(*columns)]
+    sizes = [work.z.numel() for work in works]
+    z, g, *states = joined
+    segment = Segment(z, g, dict(zip(works[0].state, states)), works[0].c)
+    for i, whole in enumerate(joined):
+        if i != 1:  # all but the gradients
+            targets = [work.z if i == 0 else list(work.state.values())[i - 2] for work in works]
+            flats = [column[i] for column in columns]
+            for target, view, value in zip(targets, flats, whole.split(sizes)):
+                is_view = view.data_ptr() == target.data_ptr()
+                segment.home.append((view, value) if is_view else (target, value.view(target.shape)))
+    return segment
+
+
+def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
+    """Cut a step into segments; a parameter whose rule asks for numbers of its own is never joined with others."""
+    small: defaultdict[tuple[int, torch.dtype, torch.dtype, torch.device], list[Work]] = defaultdict(list)
+    for work in works:
+        if work.z.numel() == 0:
+            continue
+        alone = rule.trust_ratio or (rule.transform != "none" and work.c.get("transform") is not OFF)
+        if alone or work.z.numel() > SMALL:
+            yield _segment(work)
+        else:
+            small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)
+    for group in small.values():
+        yield _packed(group) if len(group) > 1 else _segment(group[0])

@@ -1,0 +1,77 @@
+"""Adan: adaptive Nesterov momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from ..rules import MOMENTS, Rule
+from .base import RuleOptimizer, options_of
+from .options import betas as betas_of_length
+
+
+class Adan(RuleOptimizer):
+    """Adan (Adaptive Nesterov Momentum Algorithm), plain, or accelerated by Win or Win2, or with AGR.
+
+    Args: as `AdamW`, but `weight_decay` is 0 by default, `decay=None` is "proximal", and:
+        betas: decay of the first moment, of the gradients' differences and of the second moment. In torch's convention:
+            the paper's beta is one minus ours.
+        restart_every: set the moments back to zero and the step count to 0 every so many steps; 0 is never. What
+            counts steps starts anew with it: `agr_steps` and `weight_decay_gamma`.
+
+    Learning rates are 5 to 10 times AdamW's.
+    """
+
+    checks = {"betas": betas_of_length(3)}  # noqa: RUF012 (a ClassVar in the base)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        restart_every: int = 0,
+        acceleration: str = "none",
+        reckless_steps: tuple[float, float] = (2, 8),
+        decay: str | None = None,
+        agr: bool = False,
+        agr_steps: int | None = None,
+        weight_decay_gamma: float = 1.0,
+        max_grad_norm: float = 0.0,
+        maximize: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(params, options_of(locals()), backend)
+
+    @classmethod
+    def rule(cls, options: Mapping[str, Any]) -> Rule:
+        return Rule(
+            transform="agr" if options["agr"] else "none",
+            moments="adan",
+            acceleration=options["acceleration"],
+            decay=options["decay"] or "proximal",
+        )
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Set the moments of every parameter back to zero; the next step is step 1. `x` and `y` stay."""
+        for state in self.state.values():
+            _restart(state)
+
+    def _count(self, group: dict[str, Any], states: list[dict[str, Tensor]]) -> None:
+        for state in states:
+            if group["restart_every"] and state["step"].item() >= group["restart_every"]:
+                _restart(state)
+        super()._count(group, states)
+
+
+def _restart(state: dict[str, Tensor]) -> None:
+    for name in ("step", *MOMENTS["adan"].state_names):
+        if name in state:
+            state[name].zero_()

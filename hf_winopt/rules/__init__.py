@@ -1,0 +1,29 @@
+"""The mathematics of every optimizer here, written once, as pure functions of tensors."""
+
+from .arithmetic import Coefficient, Coefficients
+from .moments import MOMENTS, State, trust_ratio
+from .movement import MOVEMENTS
+from .rule import ACCELERATIONS, DECAYS, Rule, advance, apply, coefficients, direction_again, gradient, move
+from .transforms import OFF, TRANSFORMS, agr_applies, scale_from_sum
+
+__all__ = [
+    "ACCELERATIONS",
+    "DECAYS",
+    "MOMENTS",
+    "MOVEMENTS",
+    "OFF",
+    "TRANSFORMS",
+    "Coefficient",
+    "Coefficients",
+    "Rule",
+    "State",
+    "advance",
+    "agr_applies",
+    "apply",
+    "coefficients",
+    "direction_again",
+    "gradient",
+    "move",
+    "scale_from_sum",
+    "trust_ratio",
+]

@@ -1,0 +1,127 @@
+"""MATH section 2: the moments, and the direction `u` that they give.
+
+A kind of moments is four things: the names of its state, its coefficients at step `t` (float64, on the host), how the
+state takes in a transformed gradient, and the direction. `h` feeds the first moment, `s` the second; `out` holds the
+tensors that take the new state, by name, and is empty where the new state is to be new tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .arithmetic import Coefficients, add_scaled, scaled, stored, toward
+
+State = dict[str, Tensor]
+
+
+class Moments(NamedTuple):
+    """One kind of moments; see the module."""
+
+    state_names: tuple[str, ...]
+    coefficients: Callable[[Mapping[str, Any], int], dict[str, float]]
+    advance: Callable[[Coefficients, Tensor, Tensor, State, State], State]
+    direction: Callable[[Coefficients, Tensor, State], Tensor]
+
+
+def _quotient(numerator: Tensor, second_moment: Tensor, c: Coefficients) -> Tensor:
+    """`(numerator / bc1) / (sqrt(second_moment / bc2) + eps)`, both sides multiplied by bc1 (`bc = 1 - beta^t`)."""
+    denominator = second_moment.sqrt().mul_(c["root"]).add_(c["floor"])
+    return torch.div(numerator, denominator, out=denominator)
+
+
+# Adam, and LAMB and AdaL on it -------------------------------------------------------------------------------------
+
+
+def adam_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
+    beta1, beta2 = hyper["betas"]
+    bc1, bc2 = 1 - beta1**t, 1 - beta2**t
+    return {"m": 1 - beta1, "v": 1 - beta2, "root": bc1 / math.sqrt(bc2), "floor": hyper["eps"] * bc1}
+
+
+def adam_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State) -> State:
+    return {
+        "exp_avg": toward(state["exp_avg"], h, c["m"], out.get("exp_avg")),  # m <- b1 m + (1-b1) h
+        "exp_avg_sq": toward(state["exp_avg_sq"], s * s, c["v"], out.get("exp_avg_sq")),  # v <- b2 v + (1-b2) s^2
+    }
+
+
+def adam_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+    return _quotient(state["exp_avg"], state["exp_avg_sq"], c)
+
+
+# Adan --------------------------------------------------------------------------------------------------------------
+
+
+def adan_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
+    beta1, beta2, beta3 = hyper["betas"]
+    bc1, bc2, bc3 = 1 - beta1**t, 1 - beta2**t, 1 - beta3**t
+    return {
+        "m": 1 - beta1,
+        "d": 1 - beta2,
+        "n": 1 - beta3,
+        "difference": 0.0 if t == 1 else 1.0,  # at the first step g_prev = g
+        "ahead": beta2,
+        "d_in_u": beta2 * bc1 / bc2,
+        "root": bc1 / math.sqrt(bc3),
+        "floor": hyper["eps"] * bc1,
+    }
+
+
+def adan_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State) -> State:
+    d_t = scaled(s - state["prev_grad"], c["difference"])
+    n_root = add_scaled(s, d_t, c["ahead"])
+    h_difference = d_t if h is s else d_t + (h - s)  # h - g_prev
+    return {
+        "exp_avg": toward(state["exp_avg"], h, c["m"], out.get("exp_avg")),  # m <- b1 m + (1-b1) h
+        "exp_avg_diff": toward(
+            state["exp_avg_diff"], h_difference, c["d"], out.get("exp_avg_diff")
+        ),  # d <- b2 d + (1-b2) (h - g_prev)
+        "exp_avg_sq": toward(
+            state["exp_avg_sq"], n_root * n_root, c["n"], out.get("exp_avg_sq")
+        ),  # n <- b3 n + (1-b3) (g + b2 d_t)^2
+        "prev_grad": stored(s, out.get("prev_grad")),
+    }
+
+
+def adan_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+    return _quotient(add_scaled(state["exp_avg"], state["exp_avg_diff"], c["d_in_u"]), state["exp_avg_sq"], c)
+
+
+# Momentum (SGD) ----------------------------------------------------------------------------------------------------
+
+
+def momentum_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
+    return {"mu": float(hyper["momentum"]), "fresh": 1.0 if t == 1 else 1.0 - hyper["dampening"]}
+
+
+def momentum_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State) -> State:
+    into = out.get("momentum_buffer")
+    return {"momentum_buffer": add_scaled(scaled(state["momentum_buffer"], c["mu"], into), h, c["fresh"], into)}
+
+
+def momentum_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+    return state["momentum_buffer"]
+
+
+def nesterov_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+    return add_scaled(s, state["momentum_buffer"], c["mu"])
+
+
+MOMENTS = {
+    "adam": Moments(("exp_avg", "exp_avg_sq"), adam_coefficients, adam_advance, adam_direction),
+    "adan": Moments(
+        ("exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad"), adan_coefficients, adan_advance, adan_direction
+    ),
+    "momentum": Moments(("momentum_buffer",), momentum_coefficients, momentum_advance, momentum_direction),
+    "nesterov": Moments(("momentum_buffer",), momentum_coefficients, momentum_advance, nesterov_direction),
+}
+
+
+def trust_ratio(w_norm: Tensor, r_norm: Tensor) -> Tensor:
+    """LAMB: `||w|| / ||r||`, 1 where either norm is 0 (0-dim tensors)."""
+    return torch.where((w_norm == 0) | (r_norm == 0), torch.ones_like(w_norm), w_norm / r_norm)
