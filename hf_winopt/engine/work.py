@@ -49,13 +49,12 @@ class Segment:
     g: Tensor
     state: dict[str, Tensor]
     c: Coefficients
-    home: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    home: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
 
     def finish(self) -> None:
         """Write back what could not be stepped in place."""
-        if self.home:
-            targets, values = zip(*self.home)
-            torch._foreach_copy_(list(targets), list(values))
+        for targets, values in self.home:
+            torch._foreach_copy_(targets, values)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -64,42 +63,45 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def flat(tensors: list[Tensor]) -> list[Tensor]:
-    """One-dimensional tensors in one common order of elements: views where the layouts allow it, copies otherwise."""
-    if all(t.is_contiguous() for t in tensors):
-        return [t.view(-1) for t in tensors]
+    """One-dimensional tensors in one common order of elements: views where the layouts allow it, copies otherwise.
+
+    They are detached: `requires_grad` is a part of what compiled code is compiled for.
+    """
+    if _contiguous(tensors):
+        return [_line(t) for t in tensors]
     z = tensors[0]
     order = sorted(range(z.ndim), key=z.stride, reverse=True)
     permuted = [t.permute(order) for t in tensors]
-    if all(t.is_contiguous() for t in permuted):
-        return [t.view(-1) for t in permuted]
-    return [t.reshape(-1) for t in tensors]
+    if _contiguous(permuted):
+        return [_line(t) for t in permuted]
+    return [t.detach().reshape(-1) for t in tensors]
 
 
-def _segment(work: Work) -> Segment:
-    tensors = [work.z, work.g, *work.state.values()]
-    z, g, *states = flat(tensors)
+def _contiguous(tensors: list[Tensor]) -> bool:
+    return all(t.is_contiguous() for t in tensors)
+
+
+def _line(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim == 1 and not tensor.requires_grad else tensor.detach().view(-1)
+
+
+def _alone(work: Work) -> Segment:
+    """One parameter by itself, in place or, where its tensors are laid out differently, on copies."""
+    z, g, *states = flat([work.z, work.g, *work.state.values()])
     segment = Segment(z, g, dict(zip(work.state, states)), work.c)
     for target, value in ((work.z, z), *zip(work.state.values(), states)):
-        if value.numel() and value.data_ptr() != target.data_ptr():
-            segment.home.append((target, value.view(target.shape)))
+        if value.data_ptr() != target.data_ptr():
+            segment.home.append(([target], [value.view(target.shape)]))
     return segment
 
 
-def _packed(works: list[Work]) -> Segment:
-    """Small parameters of one dtype and one set of coefficients, laid end to end."""
-    columns = [flat([work.z, work.g, *work.state.values()]) for work in works]
-    joined = [torch.cat(column) for column in zip(*columns)]
-    sizes = [work.z.numel() for work in works]
-    z, g, *states = joined
-    segment = Segment(z, g, dict(zip(works[0].state, states)), works[0].c)
-    for i, whole in enumerate(joined):
-        if i != 1:  # all but the gradients
-            targets = [work.z if i == 0 else list(work.state.values())[i - 2] for work in works]
-            flats = [column[i] for column in columns]
-            for target, view, value in zip(targets, flats, whole.split(sizes)):
-                is_view = view.data_ptr() == target.data_ptr()
-                segment.home.append((view, value) if is_view else (target, value.view(target.shape)))
-    return segment
+def _together(works: list[Work]) -> Segment:
+    """Small contiguous parameters of one dtype and one set of coefficients, laid end to end."""
+    columns = list(zip(*(flat([work.z, work.g, *work.state.values()]) for work in works)))
+    z, g, *states = joined = [torch.cat(column) for column in columns]
+    sizes = [part.numel() for part in columns[0]]
+    home = [(list(column), list(whole.split(sizes))) for column, whole in zip(columns, joined) if whole is not g]
+    return Segment(z, g, dict(zip(works[0].state, states)), works[0].c, home)
 
 
 def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
@@ -108,10 +110,11 @@ def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
     for work in works:
         if work.z.numel() == 0:
             continue
-        alone = rule.trust_ratio or (rule.transform != "none" and work.c.get("transform") is not OFF)
-        if alone or work.z.numel() > SMALL:
-            yield _segment(work)
-        else:
+        own_numbers = rule.trust_ratio or (rule.transform != "none" and work.c.get("transform") is not OFF)
+        joins = work.z.numel() <= SMALL and not own_numbers
+        if joins and _contiguous([work.z, work.g, *work.state.values()]):
             small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)
+        else:
+            yield _alone(work)
     for group in small.values():
-        yield _packed(group) if len(group) > 1 else _segment(group[0])
+        yield _together(group) if len(group) > 1 else _alone(group[0])

@@ -38,7 +38,11 @@ def add_scaled(tensor: Tensor, other: Tensor, factor: Coefficient, out: Tensor |
 
 def toward(tensor: Tensor, target: Tensor, weight: Coefficient, out: Tensor | None = None) -> Tensor:
     """`(1 - weight) tensor + weight target`, written so that equal ends stay exactly as they are."""
-    return torch.lerp(tensor, target, weight, out=out)
+    if isinstance(weight, float):
+        return torch.lerp(tensor, target, weight, out=out)
+    return torch.add(
+        tensor, weight * (target - tensor), out=out
+    )  # torch.lerp would choose per element between two forms
 
 
 def stored(tensor: Tensor, out: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .arithmetic import Coefficients, add_scaled, is_known, scaled
+from .arithmetic import Coefficient, Coefficients, add_scaled, is_known, scaled
 from .moments import MOMENTS, Moments, State
 from .movement import MOVEMENTS, Movement
 from .transforms import TRANSFORMS, transformed
@@ -122,8 +122,7 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: float = 1.0
     in_movement = lam if rule.decay in ("decoupled", "proximal") else 0.0
     return {
         "grad": grad,
-        "l2": lam if rule.decay == "l2" else 0.0,
-        "in_update": lam if rule.decay == "in_update" else 0.0,
+        **({rule.decay: lam} if rule.decay in ("l2", "in_update") else {}),
         **rule.moments_kind.coefficients(hyper, t),
         **rule.movement.coefficients(hyper, lr, in_movement),
     }
@@ -132,12 +131,16 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: float = 1.0
 def gradient(c: Coefficients, z: Tensor, g: Tensor) -> Tensor:
     """Section 0: scale, sign, clipping and l2 decay; the gradient that `sum|g|` is taken of."""
     g = scaled(g, c["grad"])
-    return g if is_known(c["l2"], 0.0) else add_scaled(g, z, c["l2"])
+    return _with_decay(c.get("l2", 0.0), g, z)
+
+
+def _with_decay(lam: Coefficient, tensor: Tensor, z: Tensor) -> Tensor:
+    return tensor if is_known(lam, 0.0) else add_scaled(tensor, z, lam)
 
 
 def _direction(rule: Rule, c: Coefficients, z: Tensor, s: Tensor, moments: State) -> Tensor:
     r = rule.moments_kind.direction(c, s, moments)
-    return r if is_known(c["in_update"], 0.0) else add_scaled(r, z, c["in_update"])
+    return _with_decay(c.get("in_update", 0.0), r, z)
 
 
 def advance(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: State = NEW) -> tuple[State, Tensor]:
