@@ -25,6 +25,8 @@ TINY = 1024
 BATCH = 8
 """Segments of one call. A call always has as many, of which some may be padding: another number would compile anew."""
 
+UNRELATED_SIZES = (1031, 1049, 1061, 1087, 1097, 1109, 1123, 1151)
+
 Pass = Callable[..., Any]
 Kind = tuple[torch.dtype, torch.dtype, torch.device]
 
@@ -112,12 +114,8 @@ def _compiled(one_pass: Pass, rule: Rule, names: tuple[str, ...], kind: Kind) ->
 
     run.__code__ = run.__code__.replace(co_name=f"run_{one_pass.__name__}")  # torch counts compilations per code object
     compiled = torch.compile(run, dynamic=True, fullgraph=True)
-    # Sizes that are equal at the first call would be taken to be equal for ever. So that call is made here, on sizes of
-    # no relation to each other.
-    padding = [
-        _padding(rule, dict.fromkeys(names, 1.0), kind, size)
-        for size in (1031, 1049, 1061, 1087, 1097, 1109, 1123, 1151)
-    ]
+    # Sizes that are equal at the first call would be taken to be equal for ever. So that call is made here.
+    padding = [_padding(rule, dict.fromkeys(names, 1.0), kind, size) for size in UNRELATED_SIZES[:BATCH]]
     ratios = torch.ones(BATCH, dtype=compute_dtype(kind[0]), device=kind[2]).unbind()
     compiled(*_arguments(padding), *((ratios,) if one_pass is _second_pass else ()))
     return compiled
@@ -137,9 +135,9 @@ def _first_pass(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor,
     return trust_ratio(w.square().sum().sqrt(), r.square().sum().sqrt())
 
 
-def _second_pass(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, ratio: Tensor) -> None:
+def _second_pass(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State) -> None:
     r = direction_again(rule, c, z, g, state)
-    new_z, sequences = move(rule, {**c, "ratio": ratio}, z, r, state)
+    new_z, sequences = move(rule, c, z, r, state)
     _store(state, sequences)
     home.copy_(new_z)
 

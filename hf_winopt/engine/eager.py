@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..rules import Coefficients, Rule, State, advance, apply, direction_again, move, trust_ratio
-from .norms import blocks, joined_norm, on_host, with_sums
+from .norms import blocks, on_host, squares, total, with_sums
 from .work import Segment, Work, compute_dtype, segments
 
 
@@ -36,9 +36,9 @@ def _advance_for_ratio(rule: Rule, segment: Segment) -> float | torch.Tensor:
         state = dict(zip(segment.state, states))
         wide = z.to(dtype)
         _, r = advance(rule, segment.c, wide, g.to(dtype), state, state)
-        w_parts.append(torch.linalg.vector_norm(wide if rule.conservative == "z" else state["x"]))
-        r_parts.append(torch.linalg.vector_norm(r))
-    return on_host(trust_ratio(joined_norm(w_parts), joined_norm(r_parts)), dtype)
+        w_parts.append(squares(wide if rule.conservative == "z" else state["x"]))
+        r_parts.append(squares(r))
+    return on_host(trust_ratio(total(w_parts).sqrt(), total(r_parts).sqrt()), dtype)
 
 
 def _move_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:

@@ -28,7 +28,7 @@ class Work:
         g: its gradient, same shape; never modified.
         state: the tensors of `rule.state_names`, same shape, float32 (float64 for float64 parameters).
         c: the step's coefficients, shared by all works of the same hyper-parameters and step count. An entry
-            "transform" says that the transform's number is known already (AGR off); otherwise the engine finds it.
+            "abs_sum" says that `sum|g|` is known already (`OFF` where AGR is); otherwise the engine finds it.
     """
 
     z: Tensor
@@ -38,7 +38,7 @@ class Work:
 
     def needs_sum(self, rule: Rule) -> bool:
         """Whether the transform asks for `sum|g|` of this parameter."""
-        return rule.transform != "none" and "transform" not in self.c
+        return rule.transform != "none" and "abs_sum" not in self.c
 
 
 @dataclass
@@ -110,7 +110,7 @@ def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
     for work in works:
         if work.z.numel() == 0:
             continue
-        own_numbers = rule.trust_ratio or (rule.transform != "none" and work.c.get("transform") is not OFF)
+        own_numbers = rule.trust_ratio or (rule.transform != "none" and work.c.get("abs_sum") is not OFF)
         joins = work.z.numel() <= SMALL and not own_numbers
         if joins and _contiguous([work.z, work.g, *work.state.values()]):
             small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)

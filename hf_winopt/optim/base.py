@@ -111,7 +111,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             t = int(state["step"].item())
             off = rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
             if (t, off) not in numbers:
-                numbers[t, off] = {**coefficients(rule, group, t, grad), **({"transform": OFF} if off else {})}
+                numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
             tensors = {name: state[name] for name in rule.state_names}
             works.append(engine.Work(p, p.grad, tensors, numbers[t, off]))
         return works

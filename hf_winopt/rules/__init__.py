@@ -4,7 +4,7 @@ from .arithmetic import Coefficient, Coefficients
 from .moments import MOMENTS, State, trust_ratio
 from .movement import MOVEMENTS
 from .rule import ACCELERATIONS, DECAYS, Rule, advance, apply, coefficients, direction_again, gradient, move
-from .transforms import OFF, TRANSFORMS, agr_applies, scale_from_sum
+from .transforms import OFF, TRANSFORMS, agr_applies
 
 __all__ = [
     "ACCELERATIONS",
@@ -24,6 +24,5 @@ __all__ = [
     "direction_again",
     "gradient",
     "move",
-    "scale_from_sum",
     "trust_ratio",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from .arithmetic import Coefficient, Coefficients, add_scaled, is_known, scaled
 from .moments import MOMENTS, Moments, State
 from .movement import MOVEMENTS, Movement
-from .transforms import TRANSFORMS, transformed
+from .transforms import OFF, TRANSFORMS, transformed
 
 ACCELERATIONS = ("none", "win", "win2")
 DECAYS = ("decoupled", "proximal", "l2", "in_update")
@@ -145,7 +145,7 @@ def _direction(rule: Rule, c: Coefficients, z: Tensor, s: Tensor, moments: State
 
 def advance(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: State = NEW) -> tuple[State, Tensor]:
     """Sections 0 to 2 but for the trust ratio: the new moments and the direction `r`; arguments as `apply`."""
-    h, s = transformed(rule.transform, gradient(c, z, g), c.get("transform", 1.0))
+    h, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
     moments = rule.moments_kind.advance(c, h, s, state, out)
     return moments, _direction(rule, c, z, s, moments)
 
@@ -154,7 +154,7 @@ def direction_again(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: St
     """The direction of `advance` from moments already advanced: recomputing it is cheaper than storing it (LAMB)."""
     s = g
     if rule.moments == "nesterov":
-        _, s = transformed(rule.transform, gradient(c, z, g), c.get("transform", 1.0))
+        _, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
     return _direction(rule, c, z, s, state)
 
 
@@ -167,7 +167,7 @@ def apply(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: 
     """One whole step over tensors of one shape and dtype.
 
     Args:
-        c: `coefficients(...)`, and with a transform `transform` (`transforms.scale_from_sum`), with a trust ratio
+        c: `coefficients(...)`, and with a transform `abs_sum`, with a trust ratio
             `ratio`: the two numbers that belong to a whole parameter.
         z: the parameter; `g` its gradient as autograd left it; `state` the tensors of `rule.state_names`.
         out: the tensors that take the results, "z" and the names of the state; they may be the arguments themselves.
