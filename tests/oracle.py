@@ -144,13 +144,9 @@ class Oracle:
                 if getattr(s, field) not in choices:
                     raise ValueError(f"{field} must be one of {choices}, not {getattr(s, field)!r}")
             if s.acceleration != "none" and s.decay == "decoupled":  # section 3
-                raise ValueError(
-                    "decay='decoupled' is refused under win and win2: the proximal form is the method"
-                )
+                raise ValueError("decay='decoupled' is refused under win and win2: the proximal form is the method")
 
-    def step(
-        self, grads: list[Array | None], lr: float | None = None, grad_scale: float | None = None
-    ) -> None:
+    def step(self, grads: list[Array | None], lr: float | None = None, grad_scale: float | None = None) -> None:
         """One step; `lr` replaces every spec's own. A None leaves its parameter and count alone."""
         if len(grads) != len(self.params):
             raise ValueError(f"{len(self.params)} parameters, {len(grads)} gradients")

@@ -1,4 +1,4 @@
-"""MATH section 2: the moments, and the direction `u` that they give.
+"""docs/math.md, section 2: the moments, and the direction `u` that they give.
 
 A kind of moments is four things: the names of its state, its coefficients at step `t` (float64, on the host), how the
 state takes in a transformed gradient, and the direction. `h` feeds the first moment, `s` the second; `out` holds the

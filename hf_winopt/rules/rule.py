@@ -1,6 +1,6 @@
 """A rule: one point of the space transform x moments x acceleration x decay, and the step that the four compose.
 
-A step walks MATH's sections in order: `gradient` (0), the transform (1), the moments and the direction (2), `move` (3).
+A step walks the sections of docs/math.md in order: `gradient` (0), the transform (1), the moments and the direction (2), `move` (3).
 Everything is a pure function of tensors; engines decide over which pieces of which tensors it runs.
 """
 
@@ -29,7 +29,7 @@ class Rule:
     """The choices that make an optimizer; all numbers (rates, betas, decay) come with each step.
 
     Args:
-        transform: "none", "agr" or "adal" (MATH section 1).
+        transform: "none", "agr" or "adal" (docs/math.md, section 1).
         moments: "adam", "adan", "momentum" or "nesterov" (section 2).
         acceleration: "none", "win" or "win2" (section 3).
         decay: "decoupled", "proximal", "l2" or "in_update"; "decoupled" not under Win and Win2.

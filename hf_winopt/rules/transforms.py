@@ -1,4 +1,4 @@
-"""MATH section 1: what is done to a gradient before the moments see it.
+"""docs/math.md, section 1: what is done to a gradient before the moments see it.
 
 Each transform takes the gradient and `sum|g|` over the whole parameter, which the engine finds before the step.
 """

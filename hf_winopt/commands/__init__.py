@@ -1,0 +1,1 @@
+"""The subcommands of `hf-winopt`, a module each; see `hf_winopt.cli`."""

@@ -1,0 +1,53 @@
+"""`hf-winopt list`: the table of optimizers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hf_winopt.optim.registry import OPTIMIZERS, Row
+
+HEADS = ("name", "class", "moved", "state", "papers", "when to use it")
+LEGEND = "moved: bytes that a step reads and writes per float32 parameter; state: bytes kept per parameter."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table, or with `--json` everything that is known of each optimizer."""
+    parser = argparse.ArgumentParser(prog="hf-winopt list", description="List the optimizers. " + LEGEND)
+    parser.add_argument("--json", action="store_true", help="as JSON: a list with an object for each optimizer")
+    rows = OPTIMIZERS.values()
+    if parser.parse_args(argv).json:
+        print(json.dumps([_as_json(row) for row in rows], indent=2))
+    else:
+        print(_table(rows))
+    return 0
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "class": row.cls.__name__,
+        "fixed": dict(row.fixed),
+        "defaults": dict(row.defaults),
+        "bytes_per_param": row.bytes_per_param,
+        "state_bytes_per_param": row.state_bytes_per_param,
+        "paper": row.paper,
+        "formula": row.formula,
+        "when": row.when,
+    }
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """Aligned columns; the papers, whose titles are long, are numbered and stand below."""
+    numbers: dict[str, int] = {}
+    lines = [HEADS]
+    for row in rows:
+        papers = [numbers.setdefault(paper, len(numbers) + 1) for paper in row.paper.split("; ")]
+        costs = (str(row.bytes_per_param), str(row.state_bytes_per_param))
+        lines.append((row.name, row.cls.__name__, *costs, " ".join(map(str, papers)), row.when))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    papers_below = [f"{number}  {paper}" for paper, number in numbers.items()]
+    return "\n".join([*table, "", LEGEND, "papers:", *papers_below])

@@ -1,0 +1,28 @@
+"""What needs to know how long training is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
+
+from hf_winopt.integrations import names
+from hf_winopt.integrations.options import agr_stop_ratio
+
+
+class AGRStopCallback(TrainerCallback):
+    """Turns `agr_stop_ratio` into the optimizer's `agr_steps` once Trainer knows the number of steps.
+
+    Without effect for other optimizers, and where no ratio was given.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        entry = names.lookup(args.optim)
+        ratio = None if entry is None else agr_stop_ratio(entry, args)
+        if ratio is None:
+            return
+        for group in kwargs["optimizer"].param_groups:
+            group["agr_steps"] = round(ratio * state.max_steps)

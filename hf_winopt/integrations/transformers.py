@@ -1,0 +1,51 @@
+"""Trainer by name: `TrainingArguments(optim="adamw_win")`.
+
+Two hooks, both run when (and only if) the module in question is imported:
+
+- `transformers.training_args`: the names become members of `OptimizerNames`, so that `TrainingArguments`, its
+  subclasses, `HfArgumentParser` and `set_optimizer` accept them;
+- `transformers.trainer`: `Trainer.get_optimizer_cls_and_kwargs`, a public static method of 4.57 and of 5.x,
+  answers for them, and `DEFAULT_CALLBACKS` gains the callback that turns `agr_stop_ratio` into steps.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from types import ModuleType
+from typing import Any
+
+from hf_winopt.integrations import names
+from hf_winopt.integrations.names import register_optimizer
+from hf_winopt.integrations.on_import import when_imported
+from hf_winopt.integrations.options import optimizer_kwargs, typed_options
+
+__all__ = ["install", "register_optimizer"]
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache  # once a process is enough
+def install() -> None:
+    """Let `transformers` accept the names of `hf-winopt list`, without importing it. May be repeated."""
+    when_imported("transformers.training_args", lambda module: names.publish(module.OptimizerNames))
+    when_imported("transformers.trainer", _extend_trainer)
+
+
+def _extend_trainer(module: ModuleType) -> None:
+    from hf_winopt.integrations.callbacks import AGRStopCallback
+
+    theirs = module.Trainer.get_optimizer_cls_and_kwargs
+
+    @functools.wraps(theirs)
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        entry = names.lookup(args.optim)
+        if entry is None:
+            if ignored := ", ".join(typed_options(args)):
+                name = getattr(args.optim, "value", args.optim)
+                logger.warning(f"ignored, since optim={name} is an optimizer of transformers itself: {ignored}")
+            return theirs(args, model)
+        return entry.optimizer_class(model), optimizer_kwargs(entry, args)
+
+    module.Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
+    module.DEFAULT_CALLBACKS.append(AGRStopCallback)

@@ -1,0 +1,1 @@
+class RecipeError(ValueError): pass

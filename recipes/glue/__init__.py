@@ -1,0 +1,1 @@
+"""The GLUE recipe: `run_glue.py` is the door, everything else its neighbours."""
