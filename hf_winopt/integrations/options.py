@@ -48,7 +48,7 @@ def optimizer_kwargs(entry: Entry, args: Any) -> dict[str, Any]:
     of `WinOptArguments` set whatever else the optimizer's signature names.
 
     Raises:
-        ValueError: an option is unknown, of the wrong type, without effect, claimed with two values, or
+        ValueError: an option is unknown, of the wrong type, claimed with two values, or
             against what the name fixes.
     """
     accepted, _ = _accepted(entry)
@@ -58,7 +58,7 @@ def optimizer_kwargs(entry: Entry, args: Any) -> dict[str, Any]:
     if "weight_decay" in accepted:
         kwargs["weight_decay"] = args.weight_decay
     for claim in said:
-        _refuse_idle(claim, entry, accepted, kwargs)
+        _warn_of_idle(claim, entry, accepted, kwargs)
     if kwargs.pop(_STOP_RATIO.name, None) is not None and "agr_steps" in agreed:
         raise ValueError("agr_stop_ratio and agr_steps say the same thing: give one of them")
     return kwargs
@@ -164,10 +164,8 @@ def _known(option: str, accepted: Mapping[str, Parameter]) -> str:
     return f"{hint} It takes: {', '.join(known) or 'none'}"
 
 
-def _refuse_idle(claim: _Claim, entry: Entry, accepted: Mapping[str, Parameter], kwargs: dict[str, Any]) -> None:
+def _warn_of_idle(claim: _Claim, entry: Entry, accepted: Mapping[str, Parameter], kwargs: dict[str, Any]) -> None:
     switch, off = _NEEDS.get(claim.option, ("", None))
     if switch in accepted and kwargs.get(switch, accepted[switch].default) == off:
-        raise ValueError(
-            f"{claim.option} ({claim.source}) has no effect on {entry.name}, where {switch} is {off!r}: "
-            f"choose another optimizer, or set {switch} in optim_args"
-        )
+        kwargs.pop(claim.option, None)
+        logger.warning(f"{claim.option} ({claim.source}) has no effect on {entry.name}, where {switch} is {off!r}")

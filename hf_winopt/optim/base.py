@@ -63,7 +63,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     # stepping ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step with the gradients that the parameters hold.
 
         Args:

@@ -88,19 +88,9 @@ def test_nothing_given_is_nothing_said():
             {"agr_stop_ratio": 0.5, "agr_steps": 5},
             "agr_stop_ratio and agr_steps say the same",
         ),
-        (
-            "adamw_win",
-            {"agr_stop_ratio": 0.5},
-            "agr_stop_ratio .* has no effect on adamw_win, where agr is False",
-        ),
         ("adamw_win", {"reckless_steps": [2, -8]}, "reckless_steps must be two finite numbers > 0"),
         ("adamw_win", {"optim_decay": "decoupled"}, "decoupled"),
         ("adan", {"optim_backend": "magic"}, "backend must be one of .*'magic'"),
-        (
-            "lamb",
-            {"reckless_steps": [2, 8]},
-            "reckless_steps .* has no effect on lamb, where acceleration is 'none'",
-        ),
     ],
 )
 def test_options_are_refused_early(optim, option, message, tmp_path, make_trainer):
