@@ -101,7 +101,7 @@ def _compiled(one_pass: Pass, rule: Rule, names: tuple[str, ...], kind: Kind) ->
         gs: list[Tensor],
         states: list[tuple[Tensor, ...]],
         table: Tensor,
-        ratios: tuple[Tensor, ...] = (None,) * BATCH,
+        ratios: tuple[Tensor | None, ...] = (None,) * BATCH,
     ) -> tuple[Any, ...]:
         results = []
         for z, g, state, row, ratio in zip(zs, gs, states, table.unbind(), ratios):

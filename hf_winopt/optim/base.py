@@ -108,6 +108,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         numbers: dict[tuple[int, bool], Coefficients] = {}
         works = []
         for p, state in zip(params, states):
+            assert p.grad is not None  # as `step` chose them
             t = int(state["step"].item())
             off = rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
             if (t, off) not in numbers:
