@@ -1,6 +1,6 @@
 """How far training bf16 parameters strays from training float32 ones: AdamW-Win against torch's AdamW.
 
-    python benchmarks/bf16_params.py --json benchmarks/results/bf16_params.json
+    python -m benchmarks.bf16_params --json benchmarks/results/bf16_params.json
 
 A two-layer regression on a noisy teacher, full batch, so that nothing but rounding separates two runs of a pair.
 """
@@ -63,6 +63,15 @@ def run(seeds: int, steps: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Final losses, one for each seed, as Markdown."""
+    lines = ["| optimizer | float32 parameters | bf16 parameters |", "|---|---|---|"]
+    for row in rows:
+        losses = (" ".join(f"{loss:.4f}" for loss in row[key]) for key in ("float32", "bfloat16"))
+        lines.append(f"| {row['optimizer']} | {' | '.join(losses)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -70,10 +79,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     rows = run(args.seeds, args.steps)
-    print("| optimizer | float32 parameters | bf16 parameters |\n|---|---|---|")
-    for row in rows:
-        losses = (" ".join(f"{loss:.4f}" for loss in row[key]) for key in ("float32", "bfloat16"))
-        print(f"| {row['optimizer']} | {' | '.join(losses)} |")
+    print(table(rows))
     if args.json:
         result = {"steps": args.steps, "torch": torch.__version__, "final_loss": rows}
         args.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Time of one optimizer step on the shapes of BERT-base, beside torch's AdamW in the same process.
 
-    python benchmarks/step_time.py --json benchmarks/results/step_time.json
-    python benchmarks/step_time.py --report benchmarks/results/step_time.json
+    python -m benchmarks.step_time --json benchmarks/results/step_time.json
+    python -m benchmarks.step_time --report benchmarks/results/step_time.json
 
 Each optimizer is measured in rounds; a round steps torch's fused AdamW, torch's foreach AdamW and ours, eager and
 compiled, one after the other on the same parameters. A ratio is the median over rounds of the ratio within a round.
@@ -116,8 +116,14 @@ def run(names: list[str], backends: list[str], rounds: int) -> dict[str, Any]:
         rows += measure(name, params, baselines, rounds, backends)
         print(table(rows[-len(backends) :], header=name == names[0]), flush=True)
         gc.collect()
-    elements = sum(p.numel() for p in params)
-    return {"shapes": "bert-base", "tensors": len(params), "elements": elements, "rounds": rounds, "machine": machine(), "rows": rows}  # fmt: skip
+    return {
+        "shapes": "bert-base",
+        "tensors": len(params),
+        "elements": sum(p.numel() for p in params),
+        "rounds": rounds,
+        "machine": machine(),
+        "rows": rows,
+    }
 
 
 def table(rows: list[dict[str, Any]], header: bool = True) -> str:

@@ -1,0 +1,41 @@
+"""The README's tables are what the commands beside them print."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import bf16_params, step_time
+from hf_winopt import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def test_the_table_of_names():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        cli.main(["list"])
+    assert f"```\n{printed.getvalue().strip()}\n```" in README
+
+
+def test_the_table_of_bf16():
+    rows = json.loads((RESULTS / "bf16_params.json").read_text())["final_loss"]
+    assert bf16_params.table(rows) in README
+
+
+def test_the_table_of_step_times():
+    assert step_time.report(json.loads((RESULTS / "step_time.json").read_text())).strip() in README
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/math.md", "recipes/glue/README.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
