@@ -1,8 +1,8 @@
 """The same rules under `torch.compile`: one pass over memory, one compiled function for every size and every step.
 
 Sizes are dynamic and all coefficients travel in one small tensor, so that neither another parameter nor another
-learning rate compiles anything again. Segments go `BATCH` at a time, since each call costs about as much as stepping
-some 30,000 elements.
+learning rate compiles anything again (another number of threads, or autocast around the step, does). Segments go
+`BATCH` at a time, since each call costs about as much as stepping some 30,000 elements.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ def blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
 
 
 def total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of 0-dim tensors, in float64."""
-    return torch.stack([part.double() for part in parts]).sum()
+    """The sum of 0-dim tensors, in float64 (float32 on MPS, which has no float64)."""
+    widest = torch.float32 if parts[0].device.type == "mps" else torch.float64
+    return torch.stack([part.to(widest) for part in parts]).sum()
 
 
 def squares(tensor: Tensor) -> Tensor:

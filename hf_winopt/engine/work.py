@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..rules import OFF, Coefficients, Rule
+from ..rules import OFF, Coefficients, Rule, is_known
 
 SMALL = 1 << 16
 """Parameters of at most so many elements are stepped together."""
@@ -37,8 +37,16 @@ class Work:
     c: Coefficients
 
     def needs_sum(self, rule: Rule) -> bool:
-        """Whether the transform asks for `sum|g|` of this parameter."""
+        """Whether `sum|g|` of this parameter is yet to be found."""
         return rule.transform != "none" and "abs_sum" not in self.c
+
+    def joins(self, rule: Rule) -> bool:
+        """Whether the parameter can be stepped together with others: small, plain, and with no number of its own."""
+        transformed = rule.transform != "none" and not is_known(self.c.get("abs_sum", 1.0), OFF)
+        small = self.z.numel() <= SMALL
+        return (
+            small and not transformed and not rule.trust_ratio and _contiguous([self.z, self.g, *self.state.values()])
+        )
 
 
 @dataclass
@@ -65,7 +73,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def flat(tensors: list[Tensor]) -> list[Tensor]:
     """One-dimensional tensors in one common order of elements: views where the layouts allow it, copies otherwise.
 
-    They are detached: `requires_grad` is a part of what compiled code is compiled for.
+    They are detached: to be a parameter, and to require a gradient, is a part of what compiled code is compiled for.
     """
     if _contiguous(tensors):
         return [_line(t) for t in tensors]
@@ -82,7 +90,7 @@ def _contiguous(tensors: list[Tensor]) -> bool:
 
 
 def _line(tensor: Tensor) -> Tensor:
-    return tensor if tensor.ndim == 1 and not tensor.requires_grad else tensor.detach().view(-1)
+    return tensor.detach() if tensor.ndim == 1 else tensor.detach().view(-1)
 
 
 def _alone(work: Work) -> Segment:
@@ -110,9 +118,7 @@ def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
     for work in works:
         if work.z.numel() == 0:
             continue
-        own_numbers = rule.trust_ratio or (rule.transform != "none" and work.c.get("abs_sum") is not OFF)
-        joins = work.z.numel() <= SMALL and not own_numbers
-        if joins and _contiguous([work.z, work.g, *work.state.values()]):
+        if work.joins(rule):
             small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)
         else:
             yield _alone(work)

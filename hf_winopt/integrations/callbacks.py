@@ -25,4 +25,5 @@ class AGRStopCallback(TrainerCallback):
         if ratio is None:
             return
         for group in kwargs["optimizer"].param_groups:
-            group["agr_steps"] = round(ratio * state.max_steps)
+            if group.get("agr"):
+                group["agr_steps"] = round(ratio * state.max_steps)

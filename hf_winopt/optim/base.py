@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,28 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a parameter group among the local names at the start of a constructor."""
     return {name: value for name, value in arguments.items() if name not in ("self", "params", "backend", "__class__")}
+
+
+def _agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool:
+    return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
+
+
+def _refuse_sharded(params: Iterable[Tensor]) -> None:
+    if any(hasattr(p, "to_local") for p in params):
+        raise TypeError(
+            "params must be whole tensors; got a DTensor (FSDP2 or tensor parallel), which is not stepped yet. "
+            "Use DDP, or torch.optim.AdamW with sharded parameters"
+        )
+
+
+def _check_parameters(params: list[Tensor]) -> None:
+    for p in params:
+        if p.dtype not in DTYPES:
+            right = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise TypeError(f"params must be of dtype {right}; got a parameter of {p.dtype}")
+    if len(set(params)) < len(params):
+        raise ValueError("params must be distinct; got a parameter twice in one group")
+    _refuse_sharded(params)
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -54,11 +76,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Add a group as `torch.optim.Optimizer.add_param_group` does; nothing is added if an option is refused."""
         checkpoint.check_group({**self.defaults, **param_group}, type(self))
         super().add_param_group(param_group)
-        for param in self.param_groups[-1]["params"]:
-            if param.dtype not in DTYPES:
-                del self.param_groups[-1]
-                right = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-                raise TypeError(f"params must be of dtype {right}; got a parameter of {param.dtype}")
+        try:
+            _check_parameters(self.param_groups[-1]["params"])
+        except (TypeError, ValueError):
+            del self.param_groups[-1]
+            raise
 
     # stepping ------------------------------------------------------------------------------------------------------
 
@@ -80,28 +102,27 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         stepping = [
-            (group, params)
+            (self.rule(group), group, params)
             for group in self.param_groups
             if (params := [p for p in group["params"] if p.grad is not None])
         ]
-        grads = [p.grad for _, params in stepping for p in params]
+        grads = [p.grad for _, _, params in stepping for p in params]
         if any(g.is_sparse for g in grads):
             raise ValueError(
                 f"{type(self).__name__} does not take sparse gradients. Use a dense embedding (sparse=False), "
                 "or torch.optim.SparseAdam for the sparse parameters"
             )
-        clips = any(group["max_grad_norm"] > 0 for group, _ in stepping)
-        self.grad_norm = grad_norm(grads) if clips else None
+        _refuse_sharded(p for _, _, params in stepping for p in params)
+        self.grad_norm = grad_norm(grads) if self._clips() else None
         works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
-        for group, params in stepping:
-            works[self.rule(group)] += self._works(group, params)
+        for rule, group, params in stepping:
+            works[rule] += self._works(rule, group, params)
         for rule, mine in works.items():
             engine.step(self.backend, rule, mine)
         return loss
 
-    def _works(self, group: dict[str, Any], params: list[Tensor]) -> list[engine.Work]:
+    def _works(self, rule: Rule, group: dict[str, Any], params: list[Tensor]) -> list[engine.Work]:
         """The parameters of one group, counted one step on, each with its state and the numbers of its step."""
-        rule = self.rule(group)
         states = [self._started(p, rule) for p in params]
         self._count(group, states)
         grad = self._grad_factor(group)
@@ -110,7 +131,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for p, state in zip(params, states):
             assert p.grad is not None  # as `step` chose them
             t = int(state["step"].item())
-            off = rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
+            off = _agr_is_off(rule, group, p, t)
             if (t, off) not in numbers:
                 numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
             tensors = {name: state[name] for name in rule.state_names}
@@ -121,7 +142,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         """The parameter's state; what is missing of it is started as at step 1."""
         state = self.state[param]
         if "step" not in state:
-            state["step"] = torch.zeros(())
+            state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+        for name in {"x", "y"}.intersection(state).difference(rule.state_names):
+            del state[name]  # left behind when `acceleration` was switched: it would be stale when switched back
         dtype = engine.compute_dtype(param.dtype)
         for name in rule.state_names:
             if name not in state:
@@ -133,11 +156,15 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _count(self, group: dict[str, Any], states: list[dict[str, Tensor]]) -> None:
         torch._foreach_add_([state["step"] for state in states], 1)
 
+    def _clips(self) -> bool:
+        return any(group["max_grad_norm"] > 0 for group in self.param_groups)
+
     def _grad_factor(self, group: dict[str, Any]) -> float:
         """What section 0 multiplies the gradient by."""
         factor = -1.0 if group["maximize"] else 1.0
         if group["max_grad_norm"] > 0 and self.grad_norm is not None:
-            factor *= min(1.0, group["max_grad_norm"] / (self.grad_norm.item() + 1e-6))
+            share = group["max_grad_norm"] / (self.grad_norm.item() + 1e-6)
+            factor *= 1.0 if share >= 1 else share  # a norm that is not a number stays one
         return factor
 
     # cost ----------------------------------------------------------------------------------------------------------
@@ -154,10 +181,9 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _bytes_of(self, group: dict[str, Any], p: Tensor) -> int:
         rule, state = self.rule(group), engine.compute_dtype(p.dtype).itemsize
         t = int(self.state[p]["step"].item()) + 1 if "step" in self.state.get(p, {}) else 1
-        agr_off = rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
-        return rule.bytes_per_param(
-            p.element_size(), state, weight_decay=group["weight_decay"] > 0, transform=not agr_off
-        ) + (p.element_size() if group["max_grad_norm"] > 0 else 0)
+        decays, transforms = group["weight_decay"] > 0, not _agr_is_off(rule, group, p, t)
+        clipping = p.element_size() if self._clips() else 0
+        return rule.bytes_per_param(p.element_size(), state, decays, transforms) + clipping
 
     def state_bytes(self) -> int:
         """Bytes of all state tensors held now; state is made at a parameter's first step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine import compute_dtype
+from ..rules import Rule
 from .options import check_options
 
 if TYPE_CHECKING:
@@ -51,10 +53,10 @@ def fitted(optimizer: RuleOptimizer, incoming: Mapping[str, Any]) -> tuple[list[
     groups, states = [], {}
     for mine, theirs in zip(own, saved):
         groups.append(_group(type(optimizer), mine, theirs))
-        names = optimizer.rule(groups[-1]).state_names
+        rule = optimizer.rule(groups[-1])
         for param, key in zip(mine["params"], theirs["params"]):
             if key in incoming["state"]:
-                states[param] = _state(param, incoming["state"][key], names, key)
+                states[param] = _state(param, incoming["state"][key], rule, key)
     return groups, states
 
 
@@ -68,20 +70,30 @@ def _group(cls: type[RuleOptimizer], mine: Mapping[str, Any], theirs: Mapping[st
     return group
 
 
-def _state(param: Tensor, state: Mapping[str, Any], names: tuple[str, ...], key: object) -> dict[str, Tensor]:
-    """The part of a saved state that the rule keeps, in this optimizer's types, on the parameter's device."""
-    mine = {}
-    if state.get("step") is not None:
-        mine["step"] = torch.as_tensor(state["step"], dtype=torch.float32).detach().cpu().reshape(()).clone()
-    for name in names:
-        value = state.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, Tensor) or value.shape != param.shape or not value.is_floating_point():
-            got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise ValueError(
-                f"state_dict: {name} of parameter {key} must be a floating point tensor of shape "
-                f"{tuple(param.shape)}; got {got}"
-            )
-        mine[name] = value.detach().to(param.device, compute_dtype(param.dtype), copy=True)
-    return mine
+def _state(param: Tensor, state: Mapping[str, Any], rule: Rule, key: object) -> dict[str, Tensor]:
+    """The part of a saved state that the rule keeps, in this optimizer's types, on the parameter's device.
+
+    Moments belong to one step count: where one of them is missing, all start as at step 1. Where only the count is
+    missing (torch's SGD keeps none) the next step is not the first.
+    """
+    mine = {name: _tensor(param, state[name], name, key) for name in rule.state_names if state.get(name) is not None}
+    if any(name not in mine for name in rule.moments_kind.state_names):
+        return {}
+    step = state.get("step", 1)
+    try:
+        count = float(step)
+    except (TypeError, ValueError, RuntimeError):
+        count = -1.0
+    if not (math.isfinite(count) and count >= 0):
+        raise ValueError(f"state_dict: step of parameter {key} must be a finite number >= 0; got {step!r}")
+    return {"step": torch.tensor(count, dtype=torch.float32, device="cpu"), **mine}
+
+
+def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
+    if not isinstance(value, Tensor) or value.shape != param.shape or not value.is_floating_point():
+        got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(
+            f"state_dict: {name} of parameter {key} must be a floating point tensor of shape {tuple(param.shape)}; "
+            f"got {got}"
+        )
+    return value.detach().to(param.device, compute_dtype(param.dtype), copy=True)

@@ -120,9 +120,9 @@ OPTIMIZERS: dict[str, Row] = {row.name: row for row in _ROWS}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What was perhaps meant by `name`, as a clause for an error message; empty where nothing is near."""
+    """What was perhaps meant by `name`, as the end of a sentence for an error message."""
     near = difflib.get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimizer:

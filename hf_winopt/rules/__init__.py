@@ -1,6 +1,6 @@
 """The mathematics of every optimizer here, written once, as pure functions of tensors."""
 
-from .arithmetic import Coefficient, Coefficients
+from .arithmetic import Coefficient, Coefficients, is_known
 from .moments import MOMENTS, State, trust_ratio
 from .movement import MOVEMENTS
 from .rule import ACCELERATIONS, DECAYS, Rule, advance, apply, coefficients, direction_again, gradient, move
@@ -23,6 +23,7 @@ __all__ = [
     "coefficients",
     "direction_again",
     "gradient",
+    "is_known",
     "move",
     "trust_ratio",
 ]

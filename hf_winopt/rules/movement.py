@@ -1,4 +1,4 @@
-"""docs/math.md, section 3: how the parameter `z` moves along the direction `u`, without acceleration, with Win and with Win2.
+"""docs/math.md, section 3: how the parameter `z` moves along the direction `u`, plain, with Win and with Win2.
 
 Win's lines are weighted means of their terms. They are written as such, by interpolation, which is the same number and
 has a merit: where the learning rate is 0 and the sequences agree, they stay exactly as they are (a warm-up starts so,

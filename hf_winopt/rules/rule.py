@@ -1,7 +1,7 @@
 """A rule: one point of the space transform x moments x acceleration x decay, and the step that the four compose.
 
-A step walks the sections of docs/math.md in order: `gradient` (0), the transform (1), the moments and the direction (2), `move` (3).
-Everything is a pure function of tensors; engines decide over which pieces of which tensors it runs.
+A step walks the sections of docs/math.md in order: `gradient` (0), the transform (1), the moments and the direction
+(2), `move` (3). Everything is a pure function of tensors; engines decide over which pieces of which tensors it runs.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: float = 1.0
         hyper: `lr`, `weight_decay`, and what the rule's moments and movement ask (`betas`, `eps`, `momentum`,
             `dampening`, `reckless_steps`); optionally `weight_decay_gamma` (1) and `inverse_sqrt_lr` (False).
         t: the step of the parameter, the first is 1.
-        grad: what the gradient is multiplied by: sign, 1 / grad_scale and clipping together.
+        grad: what the gradient is multiplied by: sign, unscaling and clipping together.
     """
     lr = float(hyper["lr"])
     if hyper.get("inverse_sqrt_lr"):
@@ -171,7 +171,7 @@ def apply(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: 
             `ratio`: the two numbers that belong to a whole parameter.
         z: the parameter; `g` its gradient as autograd left it; `state` the tensors of `rule.state_names`.
         out: the tensors that take the results, "z" and the names of the state; they may be the arguments themselves.
-            What is not named there is a new tensor.
+            What is not named there is not written to (Adan's new `prev_grad` is then the gradient itself).
 
     Returns:
         The new `z` and the new state. Nothing is modified but what `out` names.

@@ -101,6 +101,35 @@ def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters():
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lamb_win", "adamw_win_agr"])
+def test_numbers_of_their_own_within_one_call(name, monkeypatch):
+    """Each parameter keeps its own ratio or sum where several, and padding, go in one call; odd layouts too."""
+    monkeypatch.setattr(compiled, "BATCH", 2)
+    compiled._compiled.cache_clear()
+    values = [torch.randn(40, 30), torch.randn(50, 40) * 3, torch.randn(60, 33).t(), torch.randn(3000)]
+    ours = [torch.nn.Parameter(v.clone(memory_format=torch.preserve_format)) for v in values]
+    theirs = [torch.nn.Parameter(v.clone()) for v in values]
+    a, _ = stepped(name, ours, "compile")
+    b, _ = stepped(name, theirs, "eager")
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    compiled._compiled.cache_clear()
+
+
+def test_frozen_one_dimensional_parameters_compile_once(monkeypatch):
+    """They are stepped while they hold a gradient; to be a Parameter is no part of what is compiled for."""
+    monkeypatch.setattr(compiled, "BATCH", 1)
+    compiled._compiled.cache_clear()
+    params = [torch.nn.Parameter(torch.randn(1100 + 100 * i)) for i in range(12)]
+    optimizers = [create_optimizer("sgd_win", [p], backend="compile") for p in params]
+    monkeypatch.setattr(work, "SMALL", 0)
+    for i, (p, optimizer) in enumerate(zip(params, optimizers)):
+        p.grad = torch.ones_like(p)
+        p.requires_grad_(False)
+        with torch.compiler.set_stance("fail_on_recompile" if i else "default"):
+            optimizer.step()
+    compiled._compiled.cache_clear()
+
+
 def test_more_rules_than_torch_compiles_of_one_function(monkeypatch):
     """torch gives up after eight compilations of one function; each rule is a function of its own."""
     monkeypatch.setattr(compiled, "BATCH", 1)

@@ -100,6 +100,31 @@ def test_torch_sgd_goes_on_as_ours():
     torch.testing.assert_close(others, params, rtol=1e-12, atol=1e-12)
 
 
+def test_torch_sgd_with_dampening_goes_on_as_ours():
+    """torch's SGD keeps no step count; a buffer that is there says that the first step is over."""
+    params, theirs = trained(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), torch.float64)
+    others = clones(params)
+    ours = SGD(others)
+    ours.load_state_dict(theirs.state_dict())
+    go_on(params, theirs, range(5, 9))
+    go_on(others, ours, range(5, 9))
+    torch.testing.assert_close(others, params, rtol=1e-12, atol=1e-12)
+
+
+def test_moments_of_another_family_start_anew():
+    """A step count without its moments would correct zeros for a bias that they do not have."""
+    params, sgd = trained(lambda p: SGD(p, lr=0.1), torch.float64)
+    others = clones(params)
+    ours = AdamW(others)
+    state_dict = sgd.state_dict()
+    state_dict["param_groups"] = ours.state_dict()["param_groups"]
+    ours.load_state_dict(state_dict)
+    fresh_params = clones(params)
+    go_on(others, ours, range(2))
+    go_on(fresh_params, AdamW(fresh_params), range(2))
+    assert all(torch.equal(p, q) for p, q in zip(others, fresh_params))
+
+
 def test_the_form_of_the_rule_is_the_optimizers_own():
     params, win = trained(lambda p: create_optimizer("adamw_win", p, lr=0.3))
     win2 = create_optimizer("adamw_win2", clones(params))
@@ -154,7 +179,17 @@ def bad_option(state_dict):
     state_dict["param_groups"][0]["betas"] = (0.9, 0.99, 0.999)
 
 
+def negative_step(state_dict):
+    state_dict["state"][1]["step"] = torch.tensor(-3.0)
+
+
+def step_in_words(state_dict):
+    state_dict["state"][0]["step"] = "three"
+
+
 BROKEN = [
+    (negative_step, r"step of parameter 1 must be a finite number >= 0; got tensor\(-3"),
+    (step_in_words, r"step of parameter 0 must be a finite number >= 0; got 'three'"),
     (without_params, r"parameter groups of \[2\] parameters; got \[1\]"),
     (wrong_shape, r"x of parameter 0 must be a floating point tensor of shape \(4, 3\); got .*\(7,\)"),
     (wrong_type, r"exp_avg of parameter 0 must be .*got 'm'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -191,6 +192,40 @@ def test_clipping_agrees_with_torch_and_leaves_gradients_alone():
     torch.testing.assert_close(params, others, rtol=1e-12, atol=1e-12)
 
 
+def test_a_norm_that_is_no_number_stays_one():
+    """As torch's clipping does: nothing is stepped at full length because a norm could not be found."""
+    bad, huge = parameters([(3,), (3,)], torch.float32)
+    optimizer = SGD([bad, huge], lr=1.0, max_grad_norm=1.0)
+    bad.grad, huge.grad = torch.full((3,), math.nan), torch.full((3,), 1e6)
+    optimizer.step()
+    assert torch.isnan(huge).all()
+
+
+def test_steps_are_counted_in_float32_whatever_the_default_type():
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = SGD([p], lr=0.0)
+    p.grad = torch.ones(2)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for _ in range(260):
+            optimizer.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert optimizer.state[p]["step"].item() == 260
+
+
+def test_switching_acceleration_off_and_on_starts_from_the_parameter():
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = AdamW([p], lr=0.1, acceleration="win")
+    for acceleration, steps in (("win", 2), ("none", 50), ("win", 1)):
+        optimizer.param_groups[0]["acceleration"] = acceleration
+        for _ in range(steps):
+            before = p.detach().clone()
+            p.grad = torch.ones(2)
+            optimizer.step()
+    assert (p - before).abs().max() < 0.2
+
+
 def test_restart_by_hand_equals_a_fresh_start():
     p = torch.nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
     optimizer = Adan([p], lr=0.1)
@@ -231,5 +266,7 @@ def test_bytes_of_a_mixed_optimizer():
     assert agr.bytes_per_param() == (40 + 36) / 2  # AGR leaves the bias alone
     clipped = AdamW([matrix, bias], acceleration="win", max_grad_norm=1.0)
     assert clipped.bytes_per_param() == 40
+    one_clips = [{"params": [matrix], "max_grad_norm": 1.0}, {"params": [bias]}]
+    assert AdamW(one_clips, acceleration="win").bytes_per_param() == 40  # the norm is over all gradients
     half = AdamW([torch.nn.Parameter(matrix.detach().bfloat16())], acceleration="win")
     assert half.bytes_per_param() == 2 * 3 + 8 * 3

@@ -82,6 +82,34 @@ def test_parameters(cls):
         cls([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))])
     with pytest.raises(TypeError):
         cls(torch.ones(2))
+    twice = parameter()[0]
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="distinct; got a parameter twice"):
+        cls([twice, twice])
+
+
+def test_sharded_parameters_are_refused_rather_than_left_untrained():
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        sharded = torch.nn.Parameter(distribute_tensor(torch.ones(4, 2), init_device_mesh("cpu", (1,)), [Shard(0)]))
+        with pytest.raises(TypeError, match=r"DTensor.*not stepped yet"):
+            AdamW([sharded])
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_refused_step_counts_nothing():
+    a, b = parameter()[0], parameter()[0]
+    optimizer = AdamW([{"params": [a]}, {"params": [b]}], acceleration="win")
+    a.grad, b.grad = torch.ones(2, 2), torch.ones(2, 2)
+    optimizer.step()
+    optimizer.param_groups[1]["decay"] = "decoupled"
+    with pytest.raises(ValueError, match="decoupled"):
+        optimizer.step()
+    assert optimizer.state[a]["step"] == optimizer.state[b]["step"] == 1
 
 
 @pytest.mark.parametrize("cls", CLASSES)
