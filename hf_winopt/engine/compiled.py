@@ -19,13 +19,13 @@ from . import eager
 from .norms import with_sums
 from .work import Segment, Work, compute_dtype, segments
 
-TINY = 1024
-"""Segments of fewer elements are stepped by the eager engine (sizes 0 and 1 would compile anew)."""
+TINY = 4096
+"""Segments of at most so many elements are stepped by the eager engine: torch compiles their sums in another way."""
 
 BATCH = 8
 """Segments of one call. A call always has as many, of which some may be padding: another number would compile anew."""
 
-UNRELATED_SIZES = (1031, 1049, 1061, 1087, 1097, 1109, 1123, 1151)
+UNRELATED_SIZES = (4099, 4111, 4127, 4129, 4133, 4139, 4153, 4157)
 
 Pass = Callable[..., Any]
 Kind = tuple[torch.dtype, torch.dtype, torch.device]
@@ -36,7 +36,7 @@ def step(rule: Rule, works: list[Work]) -> None:
     for batch in _batches(rule, works):
         first = batch[0]
         kind = (first.z.dtype, first.g.dtype, first.z.device)
-        batch += [_padding(rule, first.c, kind, 2 + i) for i in range(BATCH - len(batch))]
+        batch += [_padding(rule, first.c, kind, size) for size in UNRELATED_SIZES[len(batch) : BATCH]]
         args = _arguments(batch)
         names = tuple(first.c)
         if rule.trust_ratio:
@@ -52,7 +52,7 @@ def _batches(rule: Rule, works: list[Work]) -> Iterator[list[Segment]]:
     """Up to `BATCH` segments of one kind and one set of names; what is tiny is stepped on the way."""
     waiting: dict[tuple[Any, ...], list[Segment]] = {}
     for segment in segments(rule, with_sums(rule, works)):
-        if segment.z.numel() < TINY:
+        if segment.z.numel() <= TINY:
             eager.step(rule, [Work(segment.z, segment.g, segment.state, segment.c)])
             segment.finish()
             continue

@@ -73,13 +73,14 @@ def test_stepping_small_parameters_together_changes_nothing(name, monkeypatch):
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-7)
 
 
-def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters():
+@pytest.mark.parametrize("name", ["adamw_win", "lamb_win", "adal"])
+def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters(name):
     """Twenty parameters of many sizes, a rate that changes each step: after the first step nothing compiles."""
     compiled._compiled.cache_clear()
-    params = [torch.nn.Parameter(torch.randn(1000 + 17 * (i % 5), 2)) for i in range(20)]
+    params = [torch.nn.Parameter(torch.randn(3000 + 17 * (i % 5), 2)) for i in range(20)]
     reference = [torch.nn.Parameter(p.detach().clone()) for p in params]
-    optimizer = create_optimizer("adamw_win", params, weight_decay=0.1, backend="compile")
-    eager = create_optimizer("adamw_win", reference, weight_decay=0.1, backend="eager")
+    optimizer = create_optimizer(name, params, weight_decay=0.1, backend="compile")
+    eager = create_optimizer(name, reference, weight_decay=0.1, backend="eager")
     for t in range(4):
         for p, q in zip(params, reference):
             p.grad = q.grad = torch.randn_like(p)
@@ -91,14 +92,14 @@ def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters():
                     one.step()
             else:
                 one.step()
-    more = [torch.nn.Parameter(torch.randn(1234, 3)) for _ in range(3)]
-    other = create_optimizer("adamw_win", more, lr=0.5, backend="compile")
+    more = [torch.nn.Parameter(torch.randn(rows, 30)) for rows in (174, 4000, 40000)]
+    other = create_optimizer(name, more, lr=0.5, weight_decay=0.1, backend="compile")
     for p in more:
         p.grad = torch.randn_like(p)
     with torch.compiler.set_stance("fail_on_recompile"):
         other.step()
     for p, q in zip(params, reference):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["lamb_win", "adamw_win_agr"])
@@ -106,7 +107,7 @@ def test_numbers_of_their_own_within_one_call(name, monkeypatch):
     """Each parameter keeps its own ratio or sum where several, and padding, go in one call; odd layouts too."""
     monkeypatch.setattr(compiled, "BATCH", 2)
     compiled._compiled.cache_clear()
-    values = [torch.randn(40, 30), torch.randn(50, 40) * 3, torch.randn(60, 33).t(), torch.randn(3000)]
+    values = [torch.randn(70, 60), torch.randn(90, 70) * 3, torch.randn(60, 80).t(), torch.randn(5000)]
     ours = [torch.nn.Parameter(v.clone(memory_format=torch.preserve_format)) for v in values]
     theirs = [torch.nn.Parameter(v.clone()) for v in values]
     a, _ = stepped(name, ours, "compile")
@@ -119,7 +120,7 @@ def test_frozen_one_dimensional_parameters_compile_once(monkeypatch):
     """They are stepped while they hold a gradient; to be a Parameter is no part of what is compiled for."""
     monkeypatch.setattr(compiled, "BATCH", 1)
     compiled._compiled.cache_clear()
-    params = [torch.nn.Parameter(torch.randn(1100 + 100 * i)) for i in range(12)]
+    params = [torch.nn.Parameter(torch.randn(4200 + 100 * i)) for i in range(12)]
     optimizers = [create_optimizer("sgd_win", [p], backend="compile") for p in params]
     monkeypatch.setattr(work, "SMALL", 0)
     for i, (p, optimizer) in enumerate(zip(params, optimizers)):
@@ -136,7 +137,7 @@ def test_more_rules_than_torch_compiles_of_one_function(monkeypatch):
     compiled._compiled.cache_clear()
     names = ("adamw_win", "adamw_win2", "adam_win", "adam_win2", "sgd_win", "sgd_win2", "adan", "adan_win", "adamw_d")
     for name in names:
-        p = torch.nn.Parameter(torch.randn(40, 40))
+        p = torch.nn.Parameter(torch.randn(70, 60))
         p.grad = torch.randn_like(p)
         create_optimizer(name, [p], backend="compile").step()
         assert torch.isfinite(p).all()

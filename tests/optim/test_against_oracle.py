@@ -13,7 +13,7 @@ from tests.oracle import SPECS
 from tests.problems import SHAPES, follows_oracle
 
 DTYPES = (torch.float64, torch.float32)
-LARGE = ((40, 40), *SHAPES)  # one that the compiled engine does not leave to the eager one
+LARGE = ((70, 60), *SHAPES)  # one that the compiled engine does not leave to the eager one
 
 
 @pytest.fixture(scope="module", autouse=True)
