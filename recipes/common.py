@@ -1,1 +1,181 @@
-class RecipeError(ValueError): pass
+"""What every recipe needs around its training: arguments, the output folder, and two callbacks."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback, TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
+from recipes.report import RESULTS_FILE
+
+
+class RecipeError(ValueError):
+    """Something the user can put right; shown without a traceback."""
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:  # argparse would print all of the usage and leave
+        raise RecipeError(message)
+
+
+def parse_arguments(
+    script: str, kinds: Sequence[type], argv: Sequence[str], defaults: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """An instance of each dataclass in `kinds`, from a command line; `defaults` override those of the fields."""
+    usage = f"{script} [SETTINGS.yaml] [--ARGUMENT VALUE ...]"
+    parser = _Parser(kinds, prog=script, usage=usage, allow_abbrev=False)
+    parser.set_defaults(**defaults)
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            expand_arguments(argv), return_remaining_strings=True, look_for_args_file=False
+        )
+    except ValueError as error:  # how TrainingArguments refuses a value
+        raise RecipeError(str(error)) from error
+    if unknown:
+        known = [f"--{field.name}" for kind in kinds for field in fields(kind)]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        raise RecipeError(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
+    return tuple(parsed)
+
+
+def expand_arguments(argv: Sequence[str]) -> list[str]:
+    """`settings.yaml --key value` as plain arguments: the file's first, so that the command line has the last word.
+
+    A bare `--resume_from_checkpoint` becomes `--resume_from_checkpoint true`.
+    """
+    argv = list(argv)
+    arguments = _from_yaml(Path(argv.pop(0))) if argv and argv[0].endswith((".yaml", ".yml")) else []
+    for here, following in itertools.zip_longest(argv, argv[1:], fillvalue="--"):
+        arguments.append(here)
+        if here.replace("-", "_") == "__resume_from_checkpoint" and following.startswith("--"):
+            arguments.append("true")
+    return arguments
+
+
+def _from_yaml(path: Path) -> list[str]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"no such settings file: {path}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path} must hold `argument: value` lines")
+    arguments = []
+    for key, value in settings.items():
+        if isinstance(value, list):
+            arguments += [f"--{key}", *map(str, value)]
+        elif isinstance(value, dict):
+            arguments.append(f"--{key}={json.dumps(value)}")
+        elif value is not None:
+            arguments.append(f"--{key}={value}")
+    return arguments
+
+
+# -------------------------------------------------------------------------------------------- output folder
+
+
+def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint [PATH]` means; without a path the last one, if there is one."""
+    wanted = arguments.resume_from_checkpoint
+    if wanted is None or wanted.lower() == "false":
+        return None
+    if wanted.lower() == "true":
+        wanted = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+        if wanted is None:
+            print(f"no checkpoint in {arguments.output_dir}: starting at step 0")
+            return None
+    if not Path(wanted, TRAINER_STATE_NAME).is_file():
+        raise RecipeError(f"--resume_from_checkpoint: no such checkpoint: {wanted}")
+    step = TrainerState.load_from_json(str(Path(wanted, TRAINER_STATE_NAME))).global_step
+    if 0 < arguments.max_steps <= step:  # Trainer would still take one step more
+        raise RecipeError(f"{wanted} is at step {step} of {arguments.max_steps}: nothing is left to train")
+    print(f"resuming from {wanted}")
+    return wanted
+
+
+def leftovers(folder: Path, *, resuming: bool, overwrite: bool) -> list[Path]:
+    """What an earlier run left that a new one must not be mixed with, an error unless it may be overwritten."""
+    old = [path for path in (folder / RESULTS_FILE, *folder.glob("checkpoint-*")) if path.exists()]
+    if not old or resuming:
+        return []
+    if not overwrite:
+        what = "a finished run" if old[0].name == RESULTS_FILE else "the checkpoints of an unfinished run"
+        raise RecipeError(
+            f"{folder} holds {what}: choose another --output_dir, go on with --resume_from_checkpoint, "
+            "or start afresh with --overwrite"
+        )
+    return old
+
+
+def discard(paths: Sequence[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+# ------------------------------------------------------------------------------------------------ callbacks
+
+
+class StepTimer(TrainerCallback):
+    """Seconds of each optimizer step, forward and backward included; loading data and evaluating are not."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._start = self._now()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(self._now() - self._start)
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the step is done when the GPU says so
+        return time.perf_counter()
+
+    @property
+    def median(self) -> float | None:
+        """Without the first step, which also pays for warming up."""
+        return statistics.median(self.seconds[1:]) if len(self.seconds) > 1 else None
+
+
+class OneLineProgress(ProgressCallback):
+    """Trainer's progress bar with the last numbers beside it instead of a line for every log entry."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(self.title)
+
+    def on_prediction_step(self, *_: Any, **__: Any) -> None:
+        """No second bar for evaluations."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None:
+            names = {"loss": "loss", "eval_loss": "eval loss"}
+            self.shown |= {names[key]: f"{float(logs[key]):.3f}" for key in names if key in logs}
+            self.training_bar.set_postfix(self.shown)

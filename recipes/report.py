@@ -1,0 +1,284 @@
+"""What a recipe leaves behind: `results.json`, and made from it alone, `curves.png` and the model card `README.md`.
+
+None of the three names a user, an absolute path or a token.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import platform
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import Trainer
+
+Results = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RESULTS_FILE = "results.json"
+CURVES_FILE = "curves.png"
+CARD_FILE = "README.md"
+
+
+def write_report(folder: Path, results: Results) -> None:
+    """The three files; `results.json` comes last, since it marks the run as finished."""
+    results = plain(results)
+    draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
+    write_atomically(folder / CARD_FILE, model_card(results))
+    write_atomically(folder / RESULTS_FILE, json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def summary(results: Results) -> str:
+    """The final scores, a line for each validation set."""
+    return "\n".join(
+        f"{results['task']}, {split}: "
+        + ", ".join(f"{readable(name)} {_score(value)}" for name, value in scores.items())
+        for split, scores in results["metrics"].items()
+    )
+
+
+# ---------------------------------------------------------------------------------------- parts of the results
+
+
+def describe_optimizer(trainer: Trainer) -> dict[str, Any]:
+    """The optimizer as it ran: its `--optim` name, class, and the options of its first parameter group."""
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # out of Accelerate's wrapper
+    # What is off or left to the optimizer says nothing; rates change with the schedule and stand under "training".
+    left_out = {"params", "lr", "initial_lr"}
+    options = {
+        key: plain(value)
+        for key, value in optimizer.param_groups[0].items()
+        if key not in left_out and value is not None and value is not False
+    }
+    return {
+        "name": str(getattr(trainer.args.optim, "value", trainer.args.optim)),
+        "class": type(optimizer).__name__,
+        "options": {key: value for key, value in options.items() if not isinstance(value, dict)},
+    }
+
+
+def describe_training(trainer: Trainer) -> dict[str, Any]:
+    arguments, steps = trainer.args, trainer.state.max_steps
+    return {
+        "seed": arguments.seed,
+        "learning_rate": arguments.learning_rate,
+        "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+        "warmup_steps": arguments.get_warmup_steps(steps),
+        "steps": steps,
+        "batch_size": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
+        "max_grad_norm": arguments.max_grad_norm,
+        "precision": "fp16" if arguments.fp16 else "bf16" if arguments.bf16 else "fp32",
+        "train_examples": len(trainer.train_dataset),
+    }
+
+
+def split_log(log: Iterable[Mapping[str, Any]], prefixes: Mapping[str, str], metrics: Sequence[str]) -> Results:
+    """Trainer's log as two histories; `prefixes` says what Trainer puts before the metrics of each data split."""
+    log = list(log)
+    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+    train = [{key: entry[key] for key in kept if key in entry} for entry in log if "loss" in entry]
+    evaluation: dict[tuple[int, str], dict[str, Any]] = {}
+    for entry in log:
+        for split, prefix in prefixes.items():
+            if f"{prefix}loss" in entry:
+                scores = {name: entry[prefix + name] for name in ("loss", *metrics)}
+                # The first of two at the same step: the second may be of the best model, not of this step's.
+                evaluation.setdefault((entry["step"], split), {"step": entry["step"], "split": split, **scores})
+    return {"train": train, "evaluation": list(evaluation.values())}
+
+
+def environment() -> dict[str, dict[str, Any]]:
+    """Versions and machine: what a number depends on, and nothing that tells whose machine it was."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "accelerate", "hf_winopt"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # a checkout that is not installed
+            versions[name] = getattr(__import__(name), "__version__", "unknown")
+    machine = {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return {"versions": versions, "machine": machine}
+
+
+def public_name(name: str) -> str:
+    """A Hub name as it is; of a local folder only the last part."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+def public_command(script: str, argv: Sequence[str]) -> str:
+    """The command line for others: without tokens, and of paths elsewhere only the last part."""
+    words, secret = ["python", script], False
+    for word in argv:
+        if word.startswith("--"):
+            secret = word.partition("=")[0].endswith("token")
+        if not secret:
+            option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+            words.append(shlex.quote(option + equals + _public_path(value)))
+    return " ".join(words)
+
+
+def _public_path(value: str) -> str:
+    path = Path(value)
+    if not path.is_absolute() and ".." not in path.parts:
+        return value
+    for home in (Path.cwd(), ROOT):
+        if path.resolve().is_relative_to(home):
+            return str(path.resolve().relative_to(home))
+    return f"PATH_TO/{path.name}"
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types; a number that is not finite becomes null, for JSON has no word for it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """All of the file or none of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(partial, path)
+
+
+# ------------------------------------------------------------------------------------------------ the picture
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # apart for colour-blind readers too
+
+
+def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
+    """Training loss and headline metric against steps, one colour a run."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # draws without pyplot, hence without a screen or a chosen backend
+
+    first = next(iter(runs.values()))
+    metric = first["headline"]
+    splits = list(first["metrics"])
+    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    style |= {"grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}
+    with rc_context(style):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2, sharex=True)
+        for (label, results), colour in zip(runs.items(), _COLOURS, strict=False):
+            train, evaluation = results["history"]["train"], results["history"]["evaluation"]
+            marker = "o" if len(train) == 1 else None
+            left.plot(*_points(train, "loss"), color=colour, label=label, linewidth=1.6, marker=marker)
+            for split, line in zip(splits, ("-", "--"), strict=False):
+                points = _points([entry for entry in evaluation if entry["split"] == split], metric)
+                name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {_score(points[1][-1])}"
+                right.plot(*points, line, color=colour, label=name, linewidth=1.6, marker="o", markersize=3.5)
+        left.set(title="Training loss", xlabel="steps")
+        right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]} on validation", xlabel="steps")
+        for axes in (left, right):
+            axes.legend()
+        figure.suptitle(f"{first['task']}, {first['model']['name']}", x=0.01, ha="left", weight="bold")
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=150)
+    write_atomically(path, image.getvalue())
+
+
+def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    return [entry["step"] for entry in history], [math.nan if entry[key] is None else entry[key] for entry in history]
+
+
+_NAMES = {
+    "f1": "F1",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearmanr": "Spearman correlation",
+}
+
+
+def readable(name: str) -> str:
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+# --------------------------------------------------------------------------------------------------- the card
+
+
+def model_card(results: Results) -> str:
+    """A plain model card: what was trained on what, with which settings, and what came out."""
+    data, model, optimizer = results["dataset"], results["model"], results["optimizer"]
+    scores = [
+        EvalResult(
+            task_type=results["pipeline"],
+            dataset_type=data["name"],
+            dataset_name=data["title"],
+            dataset_config=data.get("config"),
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=value,
+        )
+        for split, values in results["metrics"].items()
+        for metric, value in values.items()
+        if value is not None
+    ]
+    metadata = ModelCardData(
+        language=data["language"],
+        library_name="transformers",
+        pipeline_tag=results["pipeline"],
+        tags=["hf_winopt", optimizer["name"]],
+        datasets=[data["name"]] if data["source"] == "hub" else None,
+        base_model=model["name"] if model["source"] == "hub" else None,
+        model_name=f"{model['name']} on {results['task']}",
+        eval_results=scores,
+    )
+    settings = {**results["training"], **{f"optimizer: {k}": v for k, v in optimizer["options"].items()}}
+    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items() if value is not None)
+    step = "not measured," if (seconds := results["seconds_per_step"]) is None else f"{1000 * seconds:.1f} ms"
+    resumed = f" from step {results['resumed_at_step']} on" if results["resumed_at_step"] else ""
+    return "\n".join(
+        [
+            f"---\n{metadata.to_yaml()}\n---\n",
+            f"# {model['name']} on {results['task']}, trained with {optimizer['name']}\n",
+            f"{data['description']}\n",
+            "One run with one seed: it shows that the training works, and compares nothing.\n",
+            "## Results\n",
+            _table(("split", "metric", "value"), _score_rows(results["metrics"])),
+            f"![Training loss and {readable(results['headline'])} against steps]({CURVES_FILE})\n",
+            "## Training\n",
+            f"`{optimizer['name']}` ({optimizer['class']}) with these settings:\n",
+            _table(("setting", "value"), [(key, f"`{value}`") for key, value in settings.items()]),
+            f"{results['wall_seconds']:.0f} s in all{resumed}, {step} a step (median).",
+            f"Versions: {', '.join(f'{name} {number}' for name, number in results['versions'].items())}.",
+            f"Machine: {machine}.\n",
+            "## To repeat it\n",
+            f"```sh\n{results['command']}\n```\n",
+        ]
+    )
+
+
+def _score_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, str, str]]:
+    return [
+        (split, readable(metric), _score(value))
+        for split, scores in metrics.items()
+        for metric, value in scores.items()
+    ]
+
+
+def _score(value: float | None) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
