@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import bf16_params, step_time
 from hf_winopt import cli
+from recipes.glue import side_by_side
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,14 @@ def test_the_table_of_step_times():
     assert command
     result = json.loads((RESULTS / "step_time.json").read_text())
     assert step_time.report(result, command[1].split()).strip() in README
+
+
+def test_the_table_of_the_two_runs_on_cola():
+    glue = ROOT / "recipes" / "glue"
+    runs = {
+        path.stem: json.loads(path.read_text()) for path in sorted((glue / "results" / "cola_minilm").glob("*.json"))
+    }
+    assert f"```\n{side_by_side.table(runs)}\n```" in (glue / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/math.md", "recipes/glue/README.md"])

@@ -6,7 +6,6 @@ Two calls of `run_glue.py` with `configs/embedded.yaml` and another `--optim`, t
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -20,8 +19,6 @@ sys.path.insert(0, str(ROOT))
 
 SETTINGS = Path(__file__).parent / "configs" / "embedded.yaml"
 OPTIMIZERS = {"AdamW": "adamw_torch_fused", "AdamW-Win": "adamw_win"}
-TARGET_LOSS = math.log(2) / 2
-"""Half the loss of tossing a coin; fixed before any run was seen."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runs = {name: _train(name, optim, args) for name, optim in OPTIMIZERS.items()}
 
+    from recipes.glue.side_by_side import table
     from recipes.report import draw_curves
 
     picture = args.output_dir / "curves.png"
@@ -72,40 +70,6 @@ def _train(name: str, optim: str, args: argparse.Namespace) -> dict[str, Any]:
     if args.max_steps:
         arguments += ["--max_steps", str(args.max_steps)]
     return run_glue.main(arguments, title=f"{name:<9}")
-
-
-def table(runs: dict[str, dict[str, Any]]) -> str:
-    """What a reader wants to know of each run, a row each."""
-    header = ("", "eval loss", "Matthews corr.", f"steps to eval loss {TARGET_LOSS:.2f}", "ms per step")
-    rows = [header]
-    for name, results in runs.items():
-        scores = results["metrics"]["validation"]
-        steps = steps_to(results["history"]["evaluation"], TARGET_LOSS)
-        rows.append(
-            (
-                name,
-                f"{scores['loss']:.3f}",
-                f"{scores['matthews_correlation']:.3f}",
-                "not reached" if steps is None else f"{steps:.0f}",
-                f"{1000 * (results['seconds_per_step'] or math.nan):.1f}",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def steps_to(evaluations: Sequence[dict[str, Any]], target: float) -> float | None:
-    """The step at which the evaluation loss first meets `target`, between two evaluations on a straight line."""
-    before: dict[str, Any] | None = None
-    for now in evaluations:
-        if now["loss"] <= target:
-            if before is None:
-                return now["step"]
-            share = (before["loss"] - target) / (before["loss"] - now["loss"])
-            return before["step"] + share * (now["step"] - before["step"])
-        before = now
-    return None
 
 
 def _shown(path: Path) -> str:

@@ -94,6 +94,9 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         limit = data_args.max_train_samples if split == "train" else data_args.max_eval_samples
         data[split] = tokenized(data[split], limit, tokenizer, task, data_args.max_length)
 
+    # The loss of a classifier is the mean of its batch. Trainer 5 takes any model that accepts further keywords for one
+    # that divides by the number of items itself, and would add up accumulated gradients without dividing them.
+    model.accepts_loss_kwargs = False
     several = len(task.validation) > 1
     timer = StepTimer()
     trainer = Trainer(

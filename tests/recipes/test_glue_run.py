@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from recipes import report
 from recipes.common import RecipeError, expand_arguments, leftovers
-from recipes.glue import demo, embedded, run_glue
+from recipes.glue import demo, embedded, run_glue, side_by_side
 
 CONFIGS = sorted((Path(run_glue.__file__).parent / "configs").glob("*.yaml"))
 TINY = "--max_steps 6 --max_train_samples 64 --max_eval_samples 32 --max_length 32 --logging_steps 2 --report_to none"
@@ -279,6 +279,15 @@ def test_demo(tmp_path, capsys):
 
 def test_steps_to_a_loss():
     history = [{"step": 10, "loss": 0.7}, {"step": 20, "loss": 0.5}, {"step": 30, "loss": 0.3}]
-    assert demo.steps_to(history, 0.4) == pytest.approx(25)
-    assert demo.steps_to(history, 0.9) == 10
-    assert demo.steps_to(history, 0.1) is None
+    assert side_by_side.steps_to(history, 0.4) == pytest.approx(25)
+    assert side_by_side.steps_to(history, 0.9) == 10
+    assert side_by_side.steps_to(history, 0.1) is None
+
+
+def test_accumulated_batches_weigh_as_much_as_one(tmp_path):
+    """Four batches of 8 make the loss of one of 32, not four times as much."""
+    whole = run_glue.main(arguments(tmp_path / "whole", "--per_device_train_batch_size 32"))
+    parts = "--per_device_train_batch_size 8 --gradient_accumulation_steps 4"
+    cut = run_glue.main(arguments(tmp_path / "cut", parts))
+    losses = [[entry["loss"] for entry in run["history"]["train"]] for run in (whole, cut)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
