@@ -1,4 +1,4 @@
-"""The judge of every backend: MATH.md (sections 0 to 4) line by line, in slow, plain numpy float64.
+"""The judge of every backend: docs/math.md line by line, in slow, plain numpy float64.
 
 It shares no code with hf_winopt. Arrays are never written in place: every line makes new values, as on paper.
 """
@@ -27,7 +27,7 @@ SEQUENCES: dict[str, tuple[str, ...]] = {"none": (), "win": ("x",), "win2": ("x"
 
 @dataclass(frozen=True)
 class Spec:
-    """One point of the space. Defaults: MATH.md section 3; what differs by name is in SPECS."""
+    """One point of the space. Defaults: docs/math.md; what differs by name is in SPECS."""
 
     moments: str = "adam"
     transform: str = "none"

@@ -161,3 +161,10 @@ def test_under_accelerate_launch(script, tmp_path):
     done = python(*launch, script(TRAIN), *TRAIN_LINE.split(), "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "TRAINED AdamW win2 (3.0, 9.0)" in done.stdout
+
+
+def test_list_into_a_pipe_that_nobody_reads():
+    """As in `hf-winopt list | head -1`: no traceback."""
+    code = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); from hf_winopt import cli; cli.main(['list'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,10 +20,12 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="hf-winopt list", description="List the optimizers. " + LEGEND)
     parser.add_argument("--json", action="store_true", help="as JSON: a list with an object for each optimizer")
     rows = OPTIMIZERS.values()
-    if parser.parse_args(argv).json:
-        print(json.dumps([_as_json(row) for row in rows], indent=2))
-    else:
-        print(_table(rows))
+    as_json = parser.parse_args(argv).json
+    text = json.dumps([_as_json(row) for row in rows], indent=2) if as_json else _table(rows)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `hf-winopt list | head`: nobody reads on, and nothing may be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
