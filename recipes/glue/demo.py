@@ -69,7 +69,7 @@ def _train(name: str, optim: str, args: argparse.Namespace) -> dict[str, Any]:
     arguments = [str(SETTINGS), "--optim", optim, "--output_dir", str(args.output_dir / optim), "--overwrite"]
     if args.max_steps:
         arguments += ["--max_steps", str(args.max_steps)]
-    return run_glue.main(arguments, title=f"{name:<9}")
+    return run_glue.main(arguments, title=f"{name:>9}")
 
 
 def _shown(path: Path) -> str:
