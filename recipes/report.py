@@ -173,7 +173,7 @@ def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
     first = next(iter(runs.values()))
     metric = first["headline"]
     splits = list(first["metrics"])
-    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    style: dict[str, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     style |= {"grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}
     with rc_context(style):
         figure = Figure(figsize=(10, 4), layout="constrained")
@@ -188,8 +188,8 @@ def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
                 right.plot(*points, line, color=colour, label=name, linewidth=1.6, marker="o", markersize=3.5)
         left.set(title="Training loss", xlabel="steps")
         right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]} on validation", xlabel="steps")
-        for axes in (left, right):
-            axes.legend()
+        left.legend(loc="upper right")  # where a falling loss leaves room, as below a rising metric
+        right.legend(loc="lower right")
         figure.suptitle(f"{first['task']}, {first['model']['name']}", x=0.01, ha="left", weight="bold")
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)

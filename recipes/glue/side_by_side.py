@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 TARGET_LOSS = math.log(2) / 2
-"""Half the loss of tossing a coin; fixed before any run was seen."""
+"""Half the loss of tossing a coin."""
 
 
 def table(runs: Mapping[str, dict[str, Any]]) -> str:
