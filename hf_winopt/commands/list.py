@@ -12,7 +12,10 @@ from typing import Any
 from hf_winopt.optim.registry import OPTIMIZERS, Row
 
 HEADS = ("name", "class", "moved", "state", "papers", "when to use it")
-LEGEND = "moved: bytes that a step reads and writes per float32 parameter; state: bytes kept per parameter."
+LEGEND = (
+    "moved: bytes that a step reads and writes per float32 parameter; state: bytes kept per parameter.\n"
+    "LAMB is counted with weight decay (without it is Adam), AdaL without (with it moves 4 more)."
+)
 
 
 def main(argv: Sequence[str]) -> int:

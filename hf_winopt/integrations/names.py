@@ -76,6 +76,8 @@ def register_optimizer(name: str, factory: Factory, *, exist_ok: bool = False) -
     """
     from transformers.training_args import OptimizerNames
 
+    if not isinstance(name, str):
+        raise TypeError(f"register_optimizer takes a name and a factory, in this order; got the name {name!r}")
     if not re.fullmatch(r"\S+", name):
         raise ValueError(f"{name!r} is no optimizer name: it must not be empty or contain white space")
     known = _entries.get(name)
@@ -101,6 +103,8 @@ def publish(names: type[Enum]) -> None:
             _add_member(names, name)
         elif not _is_ours(member):
             del _entries[name]
+    if names._missing_.__module__ != __name__:
+        _suggest_near_names(names)
 
 
 def signature(factory: Factory) -> inspect.Signature:
@@ -128,6 +132,21 @@ def _add_member(names: Any, value: str) -> None:
     names._member_names_.append(key)
     names._member_map_[key] = member
     names._value2member_map_[value] = member
+
+
+def _suggest_near_names(names: Any) -> None:
+    """Let the error for an unknown name begin with what was perhaps meant: the list of all is long."""
+    theirs = names._missing_.__func__
+
+    def _missing_(cls: Any, value: object) -> Any:
+        try:
+            return theirs(cls, value)
+        except ValueError as error:
+            written = str(value).lower().replace("-", "_")
+            near = registry.suggestion(written, map(str, cls._value2member_map_))
+            raise ValueError(f"unknown optimizer {value!r}{near} {error}") from None
+
+    names._missing_ = classmethod(_missing_)
 
 
 def _is_ours(member: Enum) -> bool:

@@ -168,4 +168,5 @@ def _warn_of_idle(claim: _Claim, entry: Entry, accepted: Mapping[str, Parameter]
     switch, off = _NEEDS.get(claim.option, ("", None))
     if switch in accepted and kwargs.get(switch, accepted[switch].default) == off:
         kwargs.pop(claim.option, None)
-        logger.warning(f"{claim.option} ({claim.source}) has no effect on {entry.name}, where {switch} is {off!r}")
+        said = claim.option if claim.source == claim.option else f"{claim.option} ({claim.source})"
+        logger.warning(f"{said} has no effect on {entry.name}, where {switch} is {off!r}")

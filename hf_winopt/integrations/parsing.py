@@ -36,7 +36,7 @@ def from_text(text: str, parameter: Parameter) -> Any:
     try:
         return _parse(text, hint)
     except _NO_FIT:
-        separated = " separated by ':'" if _length(hint) else ""
+        separated = " separated by ':' (commas separate options)" if _length(hint) else ""
         raise ValueError(f"{text!r} is not {_describe(hint)}{separated}") from None
 
 

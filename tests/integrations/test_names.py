@@ -152,3 +152,16 @@ def test_a_subclass_of_trainer_inherits(make_trainer, tmp_path):
     optimizer = TheirTrainer(model=make_trainer().model, args=args).create_optimizer()
     assert type(optimizer) is registry.OPTIMIZERS["adamw_win"].cls
     assert optimizer.param_groups[0]["lr"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("adamw_wim", "adamw_win"), ("AdamW-Win2", "adamw_win2"), ("adann", "adan")]
+)
+def test_an_unknown_name_comes_with_near_ones(written, meant, tmp_path):
+    with pytest.raises(ValueError, match=rf"unknown optimizer '{written}'; did you mean .*\b{meant}\b.*please select"):
+        TrainingArguments(str(tmp_path), optim=written)
+
+
+def test_a_name_and_a_factory_in_the_other_order():
+    with pytest.raises(TypeError, match="a name and a factory, in this order"):
+        register_optimizer(torch.optim.SGD, "sgdw")
