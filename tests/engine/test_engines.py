@@ -157,6 +157,19 @@ def test_half_precision_parameters_keep_float32_state(dtype):
     assert not torch.equal(x, x.to(dtype).float())
 
 
+def test_half_precision_compiles_to_the_same(monkeypatch):
+    """Cast up, computed, cast down: `x` agrees to float32's precision and so do the rounded parameters."""
+    monkeypatch.setattr(compiled, "BATCH", 1)
+    compiled._compiled.cache_clear()
+    values = torch.randn(80, 60).bfloat16()
+    runs = [stepped("adamw_win", [torch.nn.Parameter(values.clone())], backend) for backend in ("eager", "compile")]
+    (a, ours), (b, theirs) = runs
+    assert torch.equal(a[0], b[0])
+    x, y = (o.state[o.param_groups[0]["params"][0]]["x"] for o in (ours, theirs))
+    torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
+    compiled._compiled.cache_clear()
+
+
 def test_sums_lose_nothing_over_many_elements():
     g = torch.full((3_000_000,), 0.1)
     exact = 3_000_000 * float(g[0].double())
