@@ -2,7 +2,7 @@
 
 Sizes are dynamic and all coefficients travel in one small tensor, so that neither another parameter nor another
 learning rate compiles anything again (another number of threads, or autocast around the step, does). Segments go
-`BATCH` at a time, since each call costs about as much as stepping some 30,000 elements.
+`BATCH` at a time, since each call costs as much as stepping tens of thousands of elements.
 """
 
 from __future__ import annotations

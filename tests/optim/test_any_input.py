@@ -14,6 +14,8 @@ from hf_winopt import OPTIMIZERS, create_optimizer
 from tests.oracle import SPECS, Oracle
 from tests.problems import as_array
 
+# The last two round the parameter at each of six steps; what the state holds stays float32.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 shapes = st.lists(st.lists(st.integers(0, 5), max_size=4).map(tuple), min_size=1, max_size=4)
 share = st.floats(0.0, 0.999)
 
@@ -57,7 +59,9 @@ def test_any_input(data):
     name = data.draw(st.sampled_from(list(OPTIMIZERS)))
     own = data.draw(options(name))
     layout = data.draw(st.sampled_from(["contiguous", "transposed", "strided"]))
-    dtype = data.draw(st.sampled_from([torch.float64, torch.float32]))
+    dtype = data.draw(st.sampled_from(list(TOLERANCE)))
+    if dtype.itemsize == 2 and create_optimizer(name, [torch.ones(1)]).rule(OPTIMIZERS[name].options).decay == "l2":
+        own["weight_decay"] = 0.0  # a gradient that contains the rounded z can turn its sign by it
     torch.manual_seed(data.draw(st.integers(0, 1000)))
     params = [torch.nn.Parameter(laid_out(torch.randn(s, dtype=dtype), layout)) for s in data.draw(shapes)]
     optimizer = create_optimizer(name, params, **own)
@@ -70,7 +74,7 @@ def test_any_input(data):
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
         oracle.step([None if g is None else as_array(g) for g in grads], lr=lr)
-    tolerance = 1e-9 if dtype == torch.float64 else 2e-3
+    tolerance = TOLERANCE[dtype]
     for p, z in zip(params, oracle.params):
         assert p.stride() == laid_out(p.detach(), "as it is").stride()
         scale = max(1.0, float(np.max(np.abs(z), initial=0.0)))
