@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,10 +14,15 @@ from torch.optim.optimizer import ParamsT
 from .. import engine
 from ..engine.norms import grad_norm
 from ..rules import OFF, Coefficients, Rule, agr_applies, coefficients
-from . import checkpoint
+from . import checkpoint, fused
+from .amp import StepsUnderAMP
 from .options import Check, check_backend
+from .parameters import check_parameters, refuse_sharded, refuse_sparse
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+if TYPE_CHECKING:
+    from ..engine.triton.plan import Plan
+
+HOST = torch.device("cpu")
 
 
 def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,25 +34,7 @@ def _agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool
     return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
 
 
-def _refuse_sharded(params: Iterable[Tensor]) -> None:
-    if any(hasattr(p, "to_local") for p in params):
-        raise TypeError(
-            "params must be whole tensors; got a DTensor (FSDP2 or tensor parallel), which is not stepped yet. "
-            "Use DDP, or torch.optim.AdamW with sharded parameters"
-        )
-
-
-def _check_parameters(params: list[Tensor]) -> None:
-    for p in params:
-        if p.dtype not in DTYPES:
-            right = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-            raise TypeError(f"params must be of dtype {right}; got a parameter of {p.dtype}")
-    if len(set(params)) < len(params):
-        raise ValueError("params must be distinct; got a parameter twice in one group")
-    _refuse_sharded(params)
-
-
-class RuleOptimizer(torch.optim.Optimizer):
+class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
     """An optimizer whose update is a `Rule`; a subclass says which, from the options of a parameter group.
 
     State and arithmetic are float32 whatever the type of a parameter (float64 for float64 parameters).
@@ -56,7 +44,13 @@ class RuleOptimizer(torch.optim.Optimizer):
     """Checks of options that mean here something else than elsewhere."""
 
     grad_norm: Tensor | None = None
-    """Norm of all gradients at the last step, before clipping: a 0-dim tensor; None without `max_grad_norm`."""
+    """Norm of all gradients at the last step, unscaled and before clipping; None without `max_grad_norm`.
+
+    A 0-dim float64 tensor beside the parameters: nothing waits for it until it is read.
+    """
+
+    _plan: Plan | None = None
+    _captured: Sequence[Plan] = ()
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], backend: str) -> None:
         check_backend("backend", backend)
@@ -77,7 +71,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         checkpoint.check_group({**self.defaults, **param_group}, type(self))
         super().add_param_group(param_group)
         try:
-            _check_parameters(self.param_groups[-1]["params"])
+            check_parameters(self.param_groups[-1]["params"])
         except (TypeError, ValueError):
             del self.param_groups[-1]
             raise
@@ -101,31 +95,63 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        stepping = [
-            (self.rule(group), group, params)
-            for group in self.param_groups
-            if (params := [p for p in group["params"] if p.grad is not None])
-        ]
-        grads = [p.grad for _, _, params in stepping for p in params]
-        if any(g.is_sparse for g in grads):
-            raise ValueError(
-                f"{type(self).__name__} does not take sparse gradients. Use a dense embedding (sparse=False), "
-                "or torch.optim.SparseAdam for the sparse parameters"
-            )
-        _refuse_sharded(p for _, _, params in stepping for p in params)
-        self.grad_norm = grad_norm(grads) if self._clips() else None
-        works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
-        for rule, group, params in stepping:
-            works[rule] += self._works(rule, group, params)
-        for rule, mine in works.items():
-            engine.step(self.backend, rule, mine)
+        rules = [self.rule(group) for group in self.param_groups]
+        params = [p for group in self.param_groups for p in group["params"]]
+        grads = [p.grad for p in params]
+        if self._plan is None or not self._plan.fits(params, grads, rules, self.state):
+            self._plan = self._planned(params, grads, rules)
+        live = [g for g in grads if g is not None]
+        stepped = self._plan.stepped if self._plan is not None else ()
+        grad_scale, self._found_inf = self._scaling()
+        self.grad_norm = self._norm_of_all(live, grad_scale, len(stepped) == len(live))
+        if self._plan is not None:
+            self._step_fused(self._plan, params, live, grad_scale)
+        if len(stepped) < len(live) and not self.step_was_skipped:
+            self._step_by_works(rules, stepped, grad_scale)
         return loss
 
-    def _works(self, rule: Rule, group: dict[str, Any], params: list[Tensor]) -> list[engine.Work]:
-        """The parameters of one group, counted one step on, each with its state and the numbers of its step."""
+    def _planned(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], rules: Sequence[Rule]) -> Plan | None:
+        """The plan of the Triton engine, None where it has nothing to step; refuses what no engine can step."""
+        refuse_sparse(grads, type(self).__name__)
+        refuse_sharded(params)
+        if fused.capturing(params):
+            fused.refuse_capture(self.backend)
+        return fused.plan(self, params, grads, rules, self._started)
+
+    def _norm_of_all(self, grads: Sequence[Tensor], grad_scale: Tensor | None, all_fused: bool) -> Tensor | None:
+        """The norm of all gradients, unscaled; None without clipping, and where the plan finds it in the step."""
+        if not self._clips() or (all_fused and self._plan is not None and self._plan.finds_norm):
+            return None
+        norm = grad_norm(grads)
+        return norm if grad_scale is None else norm / grad_scale.to(norm)
+
+    def _step_fused(
+        self, plan: Plan, params: Sequence[Tensor], grads: Sequence[Tensor], grad_scale: Tensor | None
+    ) -> None:
+        scaling = (grad_scale, self._found_inf)
+        self.grad_norm = plan.step(self.param_groups, grads, *scaling, self._clips(), self.grad_norm)
+        torch.autograd.graph.increment_version([p for p in params if p.grad is not None])
+        if plan.capturing():  # a graph that replays the step reads the tables of its plan
+            self._captured, self._plan = [*self._captured, plan], None
+
+    def _step_by_works(self, rules: Sequence[Rule], stepped: Collection[int], grad_scale: Tensor | None) -> None:
+        """Step every parameter with a gradient but those, counted among the same, that are stepped already."""
+        works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
+        done, place = set(stepped), itertools.count()
+        for rule, group in zip(rules, self.param_groups):
+            params = [p for p in group["params"] if p.grad is not None and next(place) not in done]
+            works[rule] += self._works(rule, group, params, self._grad_factor(group, grad_scale))
+        for rule, mine in works.items():
+            engine.step(self.backend, rule, mine)
+
+    def _works(self, rule: Rule, group: dict[str, Any], params: list[Tensor], grad: float) -> list[engine.Work]:
+        """Parameters of one group, counted one step on, each with its state and the numbers of its step.
+
+        `grad` is what section 0 multiplies the gradients by.
+        """
         states = [self._started(p, rule) for p in params]
-        self._count(group, states)
-        grad = self._grad_factor(group)
+        if states:
+            self._count(group, states)
         numbers: dict[tuple[int, bool], Coefficients] = {}
         works = []
         for p, state in zip(params, states):
@@ -138,11 +164,13 @@ class RuleOptimizer(torch.optim.Optimizer):
             works.append(engine.Work(p, p.grad, tensors, numbers[t, off]))
         return works
 
-    def _started(self, param: Tensor, rule: Rule) -> dict[str, Tensor]:
-        """The parameter's state; what is missing of it is started as at step 1."""
+    def _started(self, param: Tensor, rule: Rule, counted_on: torch.device = HOST) -> dict[str, Tensor]:
+        """The parameter's state; what is missing of it is started as at step 1, with the step count on that device."""
         state = self.state[param]
         if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=counted_on)
+        elif state["step"].device != counted_on:
+            state["step"] = state["step"].to(counted_on)
         for name in {"x", "y"}.intersection(state).difference(rule.state_names):
             del state[name]  # left behind when `acceleration` was switched: it would be stale when switched back
         dtype = engine.compute_dtype(param.dtype)
@@ -159,9 +187,11 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _clips(self) -> bool:
         return any(group["max_grad_norm"] > 0 for group in self.param_groups)
 
-    def _grad_factor(self, group: dict[str, Any]) -> float:
+    def _grad_factor(self, group: dict[str, Any], grad_scale: Tensor | None) -> float:
         """What section 0 multiplies the gradient by."""
         factor = -1.0 if group["maximize"] else 1.0
+        if grad_scale is not None:
+            factor /= grad_scale.item()
         if group["max_grad_norm"] > 0 and self.grad_norm is not None:
             share = group["max_grad_norm"] / (self.grad_norm.item() + 1e-6)
             factor *= 1.0 if share >= 1 else share  # a norm that is not a number stays one

@@ -65,10 +65,14 @@ class Rule:
         return MOMENTS[self.moments]
 
     @property
-    def movement(self) -> Movement:
+    def movement_name(self) -> str:
         if self.acceleration != "none":
-            return MOVEMENTS[self.acceleration]
-        return MOVEMENTS["decoupled" if self.decay == "decoupled" else "proximal"]
+            return self.acceleration
+        return "decoupled" if self.decay == "decoupled" else "proximal"
+
+    @property
+    def movement(self) -> Movement:
+        return MOVEMENTS[self.movement_name]
 
     @property
     def state_names(self) -> tuple[str, ...]:

@@ -1,0 +1,126 @@
+"""The parameters that one launch steps, and the launches that make a step of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from ...rules import Rule
+from ..work import compute_dtype
+from . import columns as col
+from . import kernels, table
+from .coefficients import coefficients
+
+TYPES = {
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+    torch.bfloat16: tl.bfloat16,
+    torch.float16: tl.float16,
+}
+
+EXACT: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
+"""Every operation rounds, as in the other engines; contracting them would gain nothing where memory is waited for."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A parameter to step: its rule, the type of its gradient, its state ("step" too) and the number of its group."""
+
+    rule: Rule
+    param: Tensor
+    grad_dtype: torch.dtype
+    state: Mapping[str, Tensor]
+    group: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a step has on the device beside the tables.
+
+    Args:
+        upload: the gradients' addresses and, from `hyper_at` on, the groups' hyper-parameters.
+        aligned: whether every gradient begins at a multiple of 16 bytes.
+        grad_scale: what the loss was multiplied by, one element; None for 1.
+        found_inf: not 0 where a gradient overflowed, one element; None without AMP.
+        squares: sums of squares of the gradients, float64, for clipping; None without.
+        norm: where the norm of all gradients goes, float64, one element; None without clipping.
+    """
+
+    upload: Tensor
+    hyper_at: int
+    aligned: bool
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+    squares: Tensor | None = None
+    norm: Tensor | None = None
+
+
+class Batch:
+    """Parameters of one device, one rule, and one type of parameter and gradient.
+
+    Args:
+        entries: the parameters.
+        first: where in the upload the addresses of their gradients begin.
+    """
+
+    def __init__(self, entries: Sequence[Entry], first: int) -> None:
+        params, states = [e.param for e in entries], [e.state for e in entries]
+        sizes, device, dtype = [p.numel() for p in params], params[0].device, compute_dtype(params[0].dtype)
+        # in groups without decay LAMB's ratio is 1: those parameters go along in both passes, and do without it
+        self.rule = rule = next((e.rule for e in entries if e.rule.trust_ratio), entries[0].rule)
+        self.first, self.size = first, len(entries)
+        self.groups = sorted({e.group for e in entries})
+        self.table = table.rows(rule, entries).to(device)
+        self.coefs = torch.zeros(self.size, col.COEFFICIENTS.value, dtype=dtype, device=device)
+        self.spans = table.pieces(sizes, table.SPAN).to(device)
+        self.takes_sums = rule.trust_ratio or rule.transform != "none"
+        self.chunk = table.SPAN if self.takes_sums else table.CHUNK
+        self.chunks = self.spans if self.takes_sums else table.pieces(sizes, table.CHUNK).to(device)
+        self.parts = torch.zeros(3, len(self.spans) if self.takes_sums else 0, dtype=dtype, device=device).unbind()
+        tensors = [*params, *(state[name] for state in states for name in rule.state_names)]
+        self.aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
+        self.types = {"G_TYPE": TYPES[entries[0].grad_dtype], "TYPE": TYPES[dtype]}
+        self.z_type = TYPES[params[0].dtype]
+        self.choices = {"TRANSFORM": rule.transform, "MOMENTS": rule.moments, "MOVEMENT": rule.movement_name}
+
+    def add_squares(self, sent: Sent, parts: Tensor) -> None:
+        """Leave the sum of squares of each span of the gradients in `parts`."""
+        if len(self.spans):
+            kernels.squares[(len(self.spans),)](
+                self.table, sent.upload, self.first, self.spans, parts, sent.grad_scale,
+                ALIGNED=sent.aligned, CHUNK=table.SPAN, BLOCK=table.BLOCK, SCALED=sent.grad_scale is not None,
+                **self.types, **EXACT,
+            )  # fmt: skip
+
+    def step(self, sent: Sent, decays: bool) -> None:
+        """Count the parameters on, and step them; `decays` says whether there is any weight decay at this step."""
+        # without decay there is no reason to read `z` for its sake
+        choices = {**self.choices, "DECAY": self.rule.decay if decays else "none"}
+        coefficients[(self.size,)](
+            self.table, sent.upload, sent.hyper_at, self.coefs,
+            sent.squares, 0 if sent.squares is None else len(sent.squares), sent.norm, sent.grad_scale, sent.found_inf,
+            CLIPS=sent.squares is not None, SCALED=sent.grad_scale is not None,
+            STOPPABLE=sent.found_inf is not None, BLOCK=table.BLOCK, num_warps=1, enable_fp_fusion=False, **choices,
+        )  # fmt: skip
+        if not len(self.chunks):
+            return
+        common = {
+            **self.types,
+            **EXACT,
+            "Z_TYPE": self.z_type,
+            "ALIGNED": self.aligned and sent.aligned,
+            "CHUNK": self.chunk,
+            "BLOCK": table.BLOCK,
+        }
+        grid = (len(self.chunks),)
+        work = (self.table, sent.upload, self.first, self.chunks, self.coefs)
+        if self.rule.transform != "none":
+            kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)
+        x = col.STATE.value + len(self.rule.moments_kind.state_names)
+        for one_pass in ("first", "second") if self.rule.trust_ratio else ("whole",):
+            kernels.step[grid](*work, *self.parts, PASS=one_pass, X=x, **choices, **common)

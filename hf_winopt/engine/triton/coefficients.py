@@ -1,0 +1,153 @@
+"""The twin of `rules.coefficients`, on the device: there the step counts live, and an overflow is known only there.
+
+One program counts one parameter a step on and writes the numbers of that step. They are computed in float64, as on the
+host: `1 - beta^t` in float32 would lose digits in the first steps.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import columns as col
+from .arithmetic import added, number
+from .columns import BETA, COEFFICIENTS, HYPER, LOG2_BETA, ROW
+
+
+@triton.jit
+def put(c, name: tl.constexpr, value):
+    tl.store(c + name, value.to(c.dtype.element_ty))
+
+
+@triton.jit
+def power(log2_base, exponent):
+    """`base ** exponent` in float64; the base may be 0, its logarithm then is minus infinity."""
+    return tl.where(exponent == 0, 1.0, tl.exp2(exponent * log2_base))
+
+
+@triton.jit
+def adam_coefficients(c, hyper, t):
+    bc1 = 1 - power(number(hyper, LOG2_BETA), t)
+    bc2 = 1 - power(number(hyper, LOG2_BETA + 1), t)
+    put(c, col.M, 1 - number(hyper, BETA))
+    put(c, col.V, 1 - number(hyper, BETA + 1))
+    put(c, col.ROOT, bc1 / tl.sqrt(bc2))
+    put(c, col.FLOOR, number(hyper, col.EPS) * bc1)
+
+
+@triton.jit
+def adan_coefficients(c, hyper, t):
+    bc1 = 1 - power(number(hyper, LOG2_BETA), t)
+    bc2 = 1 - power(number(hyper, LOG2_BETA + 1), t)
+    bc3 = 1 - power(number(hyper, LOG2_BETA + 2), t)
+    beta2 = number(hyper, BETA + 1)
+    put(c, col.M, 1 - number(hyper, BETA))
+    put(c, col.D, 1 - beta2)
+    put(c, col.N, 1 - number(hyper, BETA + 2))
+    put(c, col.DIFFERENCE, tl.where(t == 1, 0.0, 1.0))  # at the first step g_prev = g
+    put(c, col.AHEAD, beta2)
+    put(c, col.D_IN_U, beta2 * bc1 / bc2)
+    put(c, col.ROOT, bc1 / tl.sqrt(bc3))
+    put(c, col.FLOOR, number(hyper, col.EPS) * bc1)
+
+
+@triton.jit
+def momentum_coefficients(c, hyper, t):
+    put(c, col.MU, number(hyper, col.MOMENTUM))
+    put(c, col.FRESH, tl.where(t == 1, 1.0, 1.0 - number(hyper, col.DAMPENING)))
+
+
+@triton.jit
+def win_coefficients(c, hyper, eta_lam):
+    weight = number(hyper, col.R1) / (1 + number(hyper, col.R1))
+    put(c, col.WIN, weight)
+    put(c, col.WIN_SHRINK, 1 / (1 + weight * eta_lam))
+
+
+@triton.jit
+def win2_coefficients(c, hyper, eta_lam):
+    r1 = number(hyper, col.R1)
+    r2 = number(hyper, col.R2)
+    whole = 1 + r2 + r2 / r1
+    put(c, col.Y_SHARE, 1 / (1 + r1))
+    put(c, col.WIN2, 1 - 1 / whole)
+    put(c, col.WIN2_SHRINK, 1 / (1 + (r2 / whole) * eta_lam))
+
+
+@triton.jit
+def grad_factor(
+    hyper, squares, n_squares, norm, grad_scale, CLIPS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr
+):
+    """What section 0 multiplies the gradient by: sign, unscaling and clipping together."""
+    factor = number(hyper, col.SIGN)
+    if SCALED:
+        factor = factor / tl.load(grad_scale).to(tl.float64)
+    if CLIPS:
+        all_g = tl.sqrt(added(squares, 0, n_squares, BLOCK))
+        tl.store(norm, all_g, mask=tl.program_id(0) == 0)
+        limit = number(hyper, col.MAX_GRAD_NORM)
+        share = limit / (all_g + 1e-6)
+        factor = tl.where((limit == 0) | (share >= 1), factor, factor * share)  # a norm that is no number stays one
+    return factor
+
+
+@triton.jit(do_not_specialize=["hyper_at", "n_squares"])
+def coefficients(
+    table, upload, hyper_at, coefs, squares, n_squares, norm, grad_scale, found_inf,
+    TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,
+    CLIPS: tl.constexpr, SCALED: tl.constexpr, STOPPABLE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Count parameter `program_id(0)` a step on, unless an overflow was found, and write its coefficients.
+
+    Args:
+        table, upload, hyper_at, coefs: the parameters' rows; what the step sent, in which the groups' rows begin at
+            `hyper_at`; where the coefficients go.
+        squares, n_squares, norm: partial sums of all gradients' squares, and where their norm goes (CLIPS).
+        grad_scale: what the loss was multiplied by (SCALED).
+        found_inf: not 0 where a gradient overflowed (STOPPABLE).
+    """
+    i = tl.program_id(0)
+    row = table + i * ROW
+    c = coefs + i * COEFFICIENTS
+    hyper = (upload + hyper_at + number(row, col.GROUP) * HYPER).to(tl.pointer_type(tl.float64), bitcast=True)
+    live = tl.full([], 1.0, tl.float64)
+    if STOPPABLE:
+        live = tl.where(tl.load(found_inf) == 0, 1.0, 0.0).to(tl.float64)
+    put(c, col.LIVE, live)
+
+    step = number(row, col.STEP).to(tl.pointer_type(tl.float32))
+    done = tl.load(step).to(tl.float64)
+    every = number(hyper, col.RESTART_EVERY)
+    t = tl.where((every > 0) & (done >= every), 1.0, done + 1)
+    tl.store(step, t.to(tl.float32), mask=live != 0)
+
+    lr = number(hyper, col.LR)
+    lr_at = number(hyper, col.LR_AT).to(tl.int64, bitcast=True)
+    if lr_at != 0:
+        lr = tl.load(lr_at.to(tl.pointer_type(tl.float32))).to(tl.float64)
+    lr = tl.where(number(hyper, col.INVERSE_SQRT_LR) != 0, lr / tl.sqrt(t), lr)
+    lam = number(hyper, col.WEIGHT_DECAY) * power(number(hyper, col.LOG2_GAMMA), t - 1)
+
+    put(c, col.GRAD, grad_factor(hyper, squares, n_squares, norm, grad_scale, CLIPS, SCALED, BLOCK))
+    transforming = number(row, col.TRANSFORMED).to(tl.float64)
+    if TRANSFORM == "agr":
+        transforming = tl.where(t <= number(hyper, col.AGR_STEPS), transforming, 0.0)
+    put(c, col.TRANSFORMING, transforming)
+
+    if MOMENTS == "adam":
+        adam_coefficients(c, hyper, t)
+    if MOMENTS == "adan":
+        adan_coefficients(c, hyper, t)
+    if (MOMENTS == "momentum") | (MOMENTS == "nesterov"):
+        momentum_coefficients(c, hyper, t)
+
+    put(c, col.LAM, lam)
+    if (DECAY == "l2") | (DECAY == "in_update"):
+        lam = tl.zeros_like(lam)  # it has had its place already
+    put(c, col.MINUS_LR, -lr)
+    put(c, col.KEEP, 1 - lr * lam)
+    put(c, col.SHRINK, 1 / (1 + lr * lam))
+    if (MOVEMENT == "win") | (MOVEMENT == "win2"):
+        win_coefficients(c, hyper, lr * lam)
+    if MOVEMENT == "win2":
+        win2_coefficients(c, hyper, lr * lam)

@@ -1,0 +1,89 @@
+"""The tables that the kernels walk by, made on the host: rows of addresses, chunks, and what changes every step."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...rules import Rule
+from . import columns as col
+
+CHUNK = 4096
+"""Elements that a program steps: enough that finding its work costs little, few enough for an even load."""
+
+SPAN = 16384
+"""The same where sums are taken: every program that needs a sum adds up as many numbers as its parameter has spans."""
+
+BLOCK = 1024
+"""Elements in registers at a time; 8 for each thread of 4 warps."""
+
+HYPER_ROW = col.HYPER.value
+HYPER_FORMAT = f"dq{HYPER_ROW - 2}d"  # LR, LR_AT, the others
+
+
+def pieces(sizes: Sequence[int], length: int) -> Tensor:
+    """Cut parameters of such sizes into chunks: `parameter << 32 | chunk` for each, int64; none for empty ones."""
+    counts = torch.tensor([-(-size // length) for size in sizes], dtype=torch.int64)
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+    begins = counts.cumsum(0) - counts
+    return owner << 32 | torch.arange(len(owner)) - begins[owner]
+
+
+def rows(rule: Rule, entries: Sequence[Any]) -> Tensor:
+    """One row for each parameter (see `batch.Entry`): int64, `(len(entries), ROW)`, with the columns of `columns`."""
+    table, first_span = [], 0
+    for entry in entries:
+        p, state = entry.param, entry.state
+        spans = -(-p.numel() // SPAN)
+        transforms = rule.transform == "adal" or (rule.transform == "agr" and p.ndim >= 2)
+        row = [p.data_ptr(), state["step"].data_ptr(), p.numel(), entry.group, transforms]
+        row += [entry.rule.trust_ratio, first_span, spans]
+        row += [state[name].data_ptr() for name in rule.state_names]
+        table.append(row + [0] * (col.ROW.value - len(row)))
+        first_span += spans
+    return torch.tensor(table, dtype=torch.int64)
+
+
+def _log2(number: float) -> float:
+    return math.log2(number) if number > 0 else -math.inf
+
+
+def hyper_row(group: Mapping[str, Any], lr: float, lr_at: int) -> tuple[float, ...]:
+    """A group's hyper-parameters in the order of `columns`, to be packed by `HYPER_FORMAT`.
+
+    Args:
+        group: the parameter group; what its optimizer has no use for may be missing.
+        lr, lr_at: the learning rate, or the address of one on the device (float32), 0 for none.
+    """
+    betas = (*group.get("betas", ()), 0.0, 0.0, 0.0)[:3]
+    r1, r2 = group["reckless_steps"]
+    agr_steps = group.get("agr_steps")
+    return (
+        lr,
+        lr_at,
+        group["weight_decay"],
+        _log2(group.get("weight_decay_gamma", 1.0)),
+        *map(_log2, betas),
+        *betas,
+        group.get("eps", 0.0),
+        group.get("momentum", 0.0),
+        group.get("dampening", 0.0),
+        r1,
+        r2,
+        math.inf if agr_steps is None else agr_steps,
+        group.get("restart_every", 0),
+        group["max_grad_norm"],
+        -1.0 if group["maximize"] else 1.0,
+        bool(group.get("inverse_sqrt_lr")),
+    )
+
+
+def upload(addresses: Sequence[int], hypers: Sequence[tuple[float, ...]]) -> bytearray:
+    """What a step sends to the device in one piece: the gradients' addresses, then the groups' rows."""
+    numbers = [number for row in hypers for number in row]
+    return bytearray(struct.pack(f"{len(addresses)}q" + HYPER_FORMAT * len(hypers), *addresses, *numbers))
