@@ -1,0 +1,37 @@
+"""Figures on disk, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def save(path: Path, result: Result) -> None:
+    """Write all of the file or none of it; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Result:
+    """Read what `save` wrote.
+
+    Raises:
+        OSError: no such file.
+        ValueError: the file holds something else.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(result, dict) or not {"shapes", "elements", "machine", "rows"} <= result.keys():
+        raise ValueError(f"{path} holds no figures of `hf-winopt bench`")
+    return result
