@@ -17,12 +17,14 @@ SHAPES = ((3, 4), (5,), (), (0,), (2, 3, 4), (1, 1))
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
-def parameters(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[torch.nn.Parameter]:
-    return [torch.nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
+def parameters(
+    shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.randn(shape, dtype=dtype).to(device)) for shape in shapes]
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().numpy().copy()
+    return tensor.detach().double().cpu().numpy().copy()
 
 
 def warm_up(t: int) -> float:
@@ -36,12 +38,15 @@ def follows_oracle(
     dtype: torch.dtype,
     steps: int = 60,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
+    device: torch.device | str = "cpu",
 ) -> torch.optim.Optimizer:
     """Step both on the same gradients, some of them missing, and compare parameters and state at the end."""
-    params = parameters(shapes, dtype)
+    params = parameters(shapes, dtype, device)
     optimizer, oracle = make(params), Oracle([as_array(p) for p in params], spec)
     for t in range(steps):
-        grads = [None if (i + t) % 7 == 3 else torch.randn_like(p) for i, p in enumerate(params)]
+        grads = [
+            None if (i + t) % 7 == 3 else torch.randn(p.shape, dtype=dtype).to(device) for i, p in enumerate(params)
+        ]
         kept = [None if g is None else g.clone() for g in grads]
         for p, g in zip(params, grads):
             p.grad = g
