@@ -105,7 +105,8 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         grad_scale, self._found_inf = self._scaling()
         self.grad_norm = self._norm_of_all(live, grad_scale, len(stepped) == len(live))
         if self._plan is not None:
-            self._step_fused(self._plan, params, live, grad_scale)
+            self._step_fused(self._plan, live, grad_scale)
+            torch.autograd.graph.increment_version([p for p, g in zip(params, grads) if g is not None])
         if len(stepped) < len(live) and not self.step_was_skipped:
             self._step_by_works(rules, stepped, grad_scale)
         return loss
@@ -125,12 +126,9 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         norm = grad_norm(grads)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
-    def _step_fused(
-        self, plan: Plan, params: Sequence[Tensor], grads: Sequence[Tensor], grad_scale: Tensor | None
-    ) -> None:
+    def _step_fused(self, plan: Plan, grads: Sequence[Tensor], grad_scale: Tensor | None) -> None:
         scaling = (grad_scale, self._found_inf)
         self.grad_norm = plan.step(self.param_groups, grads, *scaling, self._clips(), self.grad_norm)
-        torch.autograd.graph.increment_version([p for p in params if p.grad is not None])
         if plan.capturing():  # a graph that replays the step reads the tables of its plan
             self._captured, self._plan = [*self._captured, plan], None
 

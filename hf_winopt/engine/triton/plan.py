@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from itertools import chain
-from operator import attrgetter
+from operator import itemgetter, or_
 from typing import Any
 
 import torch
@@ -20,12 +21,20 @@ from ...rules import Rule
 from . import table
 from .batch import Batch, Entry, Sent
 
-_dtype = attrgetter("dtype")
-
 
 def addresses(tensors: Any) -> list[int]:
     """Where each tensor's data is."""
     return list(map(Tensor.data_ptr, tensors))
+
+
+def _whereabouts(state: Mapping[Tensor, dict[str, Tensor]]) -> tuple[list[int], list[int]]:
+    """Which tensors the state is made of, and where a part of them lies.
+
+    A tensor is replaced by another, when someone moves the state, or all are given other memory (`tensor.data = ...`):
+    then it suffices to look at some, and asking for an address is what takes the time.
+    """
+    tensors = list(chain.from_iterable(map(dict.values, state.values())))
+    return list(map(id, tensors)), addresses(tensors[::3])
 
 
 class Plan:
@@ -48,14 +57,15 @@ class Plan:
     ) -> None:
         live = [g for g in grads if g is not None]
         self._present = [g is not None for g in grads]
-        self._form = [*map(_dtype, live)], [*map(Tensor.stride, live)]
-        self._places = addresses(params), addresses(chain.from_iterable(map(dict.values, state.values())))
+        self._contiguous = all(map(Tensor.is_contiguous, live))
+        self._strides = list(map(Tensor.stride, live))
+        self._places = addresses(params), _whereabouts(state)
         self._rules = list(rules)
         self.stepped = list(entries)
         by_device: defaultdict[torch.device, dict[int, Entry]] = defaultdict(dict)
         for place, entry in entries.items():
             by_device[entry.param.device][place] = entry
-        self._devices = [_DevicePlan(device, mine, len(rules)) for device, mine in by_device.items()]
+        self._devices = [_DevicePlan(device, mine, len(rules), len(live)) for device, mine in by_device.items()]
 
     def fits(
         self,
@@ -70,13 +80,16 @@ class Plan:
             return (
                 [g is not None for g in grads] == self._present
                 and addresses(params) == self._places[0]
-                and addresses(chain.from_iterable(map(dict.values, state.values()))) == self._places[1]
-                and [*map(_dtype, live)] == self._form[0]
-                and [*map(Tensor.stride, live)] == self._form[1]
+                and _whereabouts(state) == self._places[1]
+                # of the parameter's type a gradient always is; torch refuses another
+                and (all(map(Tensor.is_contiguous, live)) if self._contiguous else self._have_strides(live))
                 and list(rules) == self._rules
             )
         except (TypeError, RuntimeError):  # something in the state that is no tensor, a gradient that is not dense
             return False
+
+    def _have_strides(self, live: Sequence[Tensor]) -> bool:
+        return list(map(Tensor.stride, live)) == self._strides
 
     @property
     def finds_norm(self) -> bool:
@@ -117,18 +130,22 @@ class Plan:
 class _DevicePlan:
     """The part of a plan that lies on one device."""
 
-    def __init__(self, device: torch.device, entries: Mapping[int, Entry], groups: int) -> None:
+    def __init__(self, device: torch.device, entries: Mapping[int, Entry], groups: int, places: int) -> None:
         self._device = device
         kinds: defaultdict[tuple[Any, ...], dict[int, Entry]] = defaultdict(dict)
         for place, e in entries.items():
             rule = e.rule
             kind = (rule.transform, rule.moments, rule.acceleration, rule.decay, e.param.dtype, e.grad_dtype)
             kinds[kind][place] = e
-        self._order = list(chain.from_iterable(kinds.values()))
+        order = list(chain.from_iterable(kinds.values()))
+        self._mine = (
+            itemgetter(slice(None)) if order == [*range(places)] else itemgetter(*order, order[0])
+        )  # of two at least: a tuple
         self._batches, first = [], 0
         for mine in kinds.values():
             self._batches.append(Batch(list(mine.values()), first))
             first += len(mine)
+        self._count = first
         self._upload = torch.zeros(first + groups * table.HYPER_ROW, dtype=torch.int64, device=device)
         self._sent: bytearray | None = None
         self._squares = sum(len(batch.spans) for batch in self._batches)
@@ -144,11 +161,11 @@ class _DevicePlan:
         clips: bool,
         norm: Tensor | None,
     ) -> Tensor | None:
-        mine = [where[i] for i in self._order]
+        mine = self._mine(where)[: self._count]
         with self._current():
             self._send(mine, groups)
             sent = Sent(
-                self._upload, len(mine), not any(address & 15 for address in mine),
+                self._upload, len(mine), not reduce(or_, mine, 0) & 15,
                 self._here(grad_scale), self._here(found_inf),
             )  # fmt: skip
             if clips:

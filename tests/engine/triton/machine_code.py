@@ -1,0 +1,93 @@
+"""Compile the kernels for a GPU that need not be there, and print as JSON what became of their loads and stores.
+
+    python -m tests.engine.triton.machine_code
+
+A program of its own, since within the tests the kernels belong to the interpreter.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import sys
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from hf_winopt.engine.triton import batch, coefficients, columns, kernels, table
+
+HOPPER = GPUTarget("cuda", 90, 32)
+POINTERS = {
+    "table": "*i64", "upload": "*i64", "chunks": "*i64", "coefs": "*fp32", "norm": "*fp64", "squares": "*fp64",
+    "grad_scale": "*fp32", "found_inf": "*fp32", "abs_parts": "*fp32", "w_parts": "*fp32", "r_parts": "*fp32",
+    "parts": "*fp32", "first": "i32", "hyper_at": "i32", "n_squares": "i32",
+}  # fmt: skip
+
+
+def compiled(kernel: Any, target: GPUTarget = HOPPER, **constants: Any) -> Any:
+    signature = {name: "constexpr" if name in constants else POINTERS[name] for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    return triton.compile(source, target=target, options=batch.EXACT)
+
+
+def traffic(assembly: str) -> dict[str, int]:
+    """Instructions that read and write global memory, by kind and width."""
+    return dict(collections.Counter(re.findall(r"(?:ld|st)\.global\.[\w.]+", assembly)))
+
+
+def step(moments: str, movement: str, states: int, **other: Any) -> Any:
+    constants = {
+        "PASS": "whole", "TRANSFORM": "none", "MOMENTS": moments, "MOVEMENT": movement, "DECAY": "proximal",
+        "X": columns.STATE.value + states, "Z_TYPE": tl.float32, "G_TYPE": tl.float32, "TYPE": tl.float32,
+        "ALIGNED": True, "CHUNK": table.CHUNK, "BLOCK": table.BLOCK,
+    }  # fmt: skip
+    return compiled(kernels.step, **(constants | other))
+
+
+def main() -> None:
+    half = {"Z_TYPE": tl.bfloat16, "G_TYPE": tl.bfloat16}
+    two = {"CHUNK": table.SPAN, "DECAY": "in_update", "TRANSFORM": "agr"}
+    every = {
+        "adamw_win": step("adam", "win", 2),
+        "adamw_win unaligned": step("adam", "win", 2, ALIGNED=False),
+        "adamw_win bf16": step("adam", "win", 2, **half),
+        "adan": step("adan", "proximal", 4),
+        "adan_win2 bf16": step("adan", "win2", 4, **half),
+        "lamb_win first": step("adam", "win", 2, PASS="first", **two),
+        "lamb_win second": step("adam", "win", 2, PASS="second", **two),
+        "sgd nesterov": step("nesterov", "win", 1),
+        "squares": compiled(
+            kernels.squares, G_TYPE=tl.float32, TYPE=tl.float32, ALIGNED=True, CHUNK=table.SPAN, BLOCK=table.BLOCK,
+            SCALED=True,
+        ),
+        "abs_sums": compiled(
+            kernels.abs_sums, Z_TYPE=tl.float32, G_TYPE=tl.float32, TYPE=tl.float32, ALIGNED=True, CHUNK=table.SPAN,
+            BLOCK=table.BLOCK, DECAY="l2",
+        ),
+        "coefficients": compiled(
+            coefficients.coefficients, TRANSFORM="agr", MOMENTS="adan", MOVEMENT="win2", DECAY="l2", CLIPS=True,
+            SCALED=True, STOPPABLE=True, BLOCK=table.BLOCK,
+        ),
+    }  # fmt: skip
+    found = {
+        name: {
+            "traffic": traffic(kernel.asm["ptx"]),
+            "to_bf16": sorted(set(re.findall(r"cvt\.[\w.]+\.bf16\w*\.f32", kernel.asm["ptx"]))),
+            "contracted": len(re.findall(r"\bfma\.", kernel.asm["ptx"])),
+            "local": len(re.findall(r"\b(?:ld|st)\.local", kernel.asm["ptx"])),
+            "exchanges": kernel.asm["ttgir"].count("convert_layout"),
+        }
+        for name, kernel in every.items()
+    }
+    json.dump({"triton": triton.__version__, "kernels": found}, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

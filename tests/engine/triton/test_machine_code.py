@@ -1,0 +1,64 @@
+"""What the kernels become on a GPU, compiled for one that need not be there (a Hopper)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def printed_by(module, tmp_path_factory):
+    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    env["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    run = subprocess.run(
+        [sys.executable, "-m", f"tests.engine.triton.{module}"],
+        env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return printed_by("machine_code", tmp_path_factory)["kernels"]
+
+
+def wide(kernel, kind):
+    return sum(count for name, count in kernel["traffic"].items() if name.startswith(f"{kind}.global.v"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "loads", "stores"),
+    [("adamw_win", 5, 4), ("adan", 6, 5), ("lamb_win first", 5, 2), ("lamb_win second", 4, 2), ("abs_sums", 2, 0)],
+)
+def test_memory_is_read_and_written_16_bytes_at_a_time_and_no_tensor_twice(kernel, loads, stores, found):
+    """A block is 8 elements of float32 for each thread: two accesses for each tensor."""
+    assert (wide(found[kernel], "ld"), wide(found[kernel], "st")) == (2 * loads, 2 * stores)
+
+
+def test_unaligned_tensors_are_read_element_by_element(found):
+    assert wide(found["adamw_win unaligned"], "ld") == 0
+
+
+def test_bf16_is_rounded_to_the_nearest(found):
+    assert all(convert.startswith("cvt.rn.") for convert in found["adamw_win bf16"]["to_bf16"])
+    assert found["adamw_win bf16"]["to_bf16"]
+
+
+def test_operations_are_not_contracted_registers_suffice_and_threads_exchange_nothing(found):
+    for name, kernel in found.items():
+        assert (kernel["local"], kernel["exchanges"]) == (0, 0), name
+        if name != "coefficients":  # whose powers are a library's
+            assert kernel["contracted"] == 0, name
+
+
+def test_another_learning_rate_or_gradient_compiles_nothing(tmp_path_factory):
+    for name, counts in printed_by("dry_launches", tmp_path_factory).items():
+        assert counts[0] > 0
+        assert counts[-1] == counts[0], name
