@@ -6,6 +6,7 @@ something of it is used.
 
 from typing import TYPE_CHECKING, Any
 
+from .integrations import accelerate as _accelerate
 from .integrations import transformers as _transformers
 from .integrations.arguments import WinOptArguments
 from .integrations.transformers import register_optimizer
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _transformers.install()
+_accelerate.install()
 
 
 def __getattr__(name: str) -> Any:

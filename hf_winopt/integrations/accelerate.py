@@ -1,0 +1,31 @@
+"""Accelerate hears of a step that AMP left out.
+
+`AcceleratedOptimizer` takes a step to be skipped where `GradScaler` did not call it. A step that heeds an overflow
+itself, on the device, is always called: without this, `accelerator.optimizer_step_was_skipped` would be False and the
+learning-rate schedule would run on (Accelerate's issue 4242, where torch's fused AdamW is the example).
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from hf_winopt.integrations.on_import import when_imported
+
+
+@functools.cache  # once a process is enough
+def install() -> None:
+    """Let Accelerate ask the optimizer itself, without importing it. May be repeated."""
+    when_imported("accelerate.optimizer", _ask_the_optimizer)
+
+
+def _ask_the_optimizer(module: ModuleType) -> None:
+    theirs = module.AcceleratedOptimizer.step_was_skipped
+
+    def step_was_skipped(self: Any) -> bool:
+        """Whether the last step was left out because a gradient had overflowed."""
+        own = getattr(self.optimizer, "step_was_skipped", None)
+        return theirs.fget(self) if own is None else own
+
+    module.AcceleratedOptimizer.step_was_skipped = property(step_was_skipped)
