@@ -78,6 +78,7 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
 
     # stepping ------------------------------------------------------------------------------------------------------
 
+    @torch._disable_dynamo  # a compiled training step is cut here, once, as with torch's fused optimizers
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step with the gradients that the parameters hold.

@@ -75,7 +75,9 @@ def _tell_once(optimizer: RuleOptimizer, reason: str) -> None:
     """Warn that the optimizer does not take the engine that was asked for; the first reason stands for all."""
     if not vars(optimizer).get("_told"):
         vars(optimizer)["_told"] = True
-        warnings.warn(f"stepped by the slower eager engine: {reason}", stacklevel=7)
+        warnings.warn(
+            f"stepped by the slower eager engine: {reason}", stacklevel=9
+        )  # whoever called `step`, behind what torch wraps it in
 
 
 def _lay_out_like(p: Tensor, state: dict[str, Tensor], rule: Rule) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_winopt import create_optimizer
-from hf_winopt.engine import compiled, norms, work
+from hf_winopt.engine import compiled, norms, passes, work
 
 NAMES = ("adamw_win", "lamb_win", "adamw_win_agr")
 
@@ -63,7 +63,7 @@ def test_a_parameter_larger_than_a_block_is_one_parameter(name, monkeypatch):
     torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "lamb", "adal"])
 def test_stepping_small_parameters_together_changes_nothing(name, monkeypatch):
     shapes = [(3,), (4, 5), (), (7, 2), (1,)]
     values = [torch.randn(shape) for shape in shapes]
@@ -73,9 +73,17 @@ def test_stepping_small_parameters_together_changes_nothing(name, monkeypatch):
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-7)
 
 
+def test_segments_of_small_parameters_are_of_bounded_length(monkeypatch):
+    monkeypatch.setattr(work, "TOGETHER", 10)
+    c = {"grad": 1.0}
+    works = [work.Work(torch.zeros(n), torch.zeros(n), {}, c) for n in (4, 5, 3, 0, 12, 1)]
+    assert [segment.sizes for segment in work.segments(works)] == [[4, 5], [3], [12], [1]]
+
+
 @pytest.mark.parametrize("name", ["adamw_win", "lamb_win", "adal"])
-def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters(name):
+def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters(name, monkeypatch):
     """Twenty parameters of many sizes, a rate that changes each step: after the first step nothing compiles."""
+    monkeypatch.setattr(work, "SMALL", 0)
     compiled._compiled.cache_clear()
     params = [torch.nn.Parameter(torch.randn(3000 + 17 * (i % 5), 2)) for i in range(20)]
     reference = [torch.nn.Parameter(p.detach().clone()) for p in params]
@@ -106,6 +114,7 @@ def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters(name):
 def test_numbers_of_their_own_within_one_call(name, monkeypatch):
     """Each parameter keeps its own ratio or sum where several, and padding, go in one call; odd layouts too."""
     monkeypatch.setattr(compiled, "BATCH", 2)
+    monkeypatch.setattr(work, "SMALL", 0)
     compiled._compiled.cache_clear()
     values = [torch.randn(70, 60), torch.randn(90, 70) * 3, torch.randn(60, 80).t(), torch.randn(5000)]
     ours = [torch.nn.Parameter(v.clone(memory_format=torch.preserve_format)) for v in values]
@@ -174,6 +183,35 @@ def test_sums_lose_nothing_over_many_elements():
     g = torch.full((3_000_000,), 0.1)
     exact = 3_000_000 * float(g[0].double())
     p = torch.nn.Parameter(torch.zeros_like(g))
-    piece = work.Work(p, g, {}, {"grad": 1.0})
-    assert abs(norms.abs_sum(piece) / exact - 1) < 1e-6
+    (segment,) = work.segments([work.Work(p, g, {}, {"grad": 1.0})])
+    assert abs(norms.abs_sums(segment).item() / exact - 1) < 1e-6
     assert abs(norms.grad_norm([g]).item() / (g.double().norm().item()) - 1) < 1e-6
+
+
+@pytest.mark.parametrize("elements", [6, 7, 8, 9, 4099, 300_001])
+def test_sums_in_stretches_take_every_element_once(elements):
+    values = torch.randn(elements)
+    exact = values.double().abs().sum()
+    torch.testing.assert_close(passes._sum(torch.abs, values), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lamb_win", "adal", "adamw_win_agr"])
+def test_compiled_sums_of_large_parameters(name, monkeypatch):
+    """Large and small ones in one step agree with eager, the same twice, and stay where they are at rate 0."""
+    monkeypatch.setattr(compiled, "BATCH", 2)
+    compiled._compiled.cache_clear()
+    values = [torch.randn(300, 301), torch.randn(257, 256), torch.randn(40, 40), torch.randn(7), torch.randn(66_001)]
+    runs = [
+        stepped(name, [torch.nn.Parameter(v.clone()) for v in values], backend)
+        for backend in ("eager", "compile", "compile")
+    ]
+    (expected, _), (first, _), (again, _) = runs
+    torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    params = [torch.nn.Parameter(v.clone()) for v in values]
+    optimizer = create_optimizer(name, params, lr=0.0, weight_decay=0.1, backend="compile")
+    for p in params:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    assert all(torch.equal(p, v) for p, v in zip(params, values))
+    compiled._compiled.cache_clear()

@@ -27,6 +27,11 @@ def addresses(tensors: Any) -> list[int]:
     return list(map(Tensor.data_ptr, tensors))
 
 
+def home(param: Tensor) -> torch.device:
+    """The device that steps a parameter."""
+    return param.device
+
+
 def _whereabouts(state: Mapping[Tensor, dict[str, Tensor]]) -> tuple[list[int], list[int]]:
     """Which tensors the state is made of, and where a part of them lies.
 
@@ -64,7 +69,7 @@ class Plan:
         self.stepped = list(entries)
         by_device: defaultdict[torch.device, dict[int, Entry]] = defaultdict(dict)
         for place, entry in entries.items():
-            by_device[entry.param.device][place] = entry
+            by_device[home(entry.param)][place] = entry
         self._devices = [_DevicePlan(device, mine, len(rules), len(live)) for device, mine in by_device.items()]
 
     def fits(
@@ -182,11 +187,11 @@ class _DevicePlan:
         if norm is not None:
             squares = norm.to(self._device, torch.float64, non_blocking=True).square().reshape(1)
         else:
-            squares = torch.zeros(self._squares, dtype=torch.float64, device=self._device)
+            squares = torch.empty(self._squares, dtype=torch.float64, device=self._device)
             parts = squares.split([len(batch.spans) for batch in self._batches])
             for batch, mine in zip(self._batches, parts):
                 batch.add_squares(sent, mine)
-        norm = torch.zeros((), dtype=torch.float64, device=self._device)
+        norm = torch.empty((), dtype=torch.float64, device=self._device)
         return Sent(sent.upload, sent.hyper_at, sent.aligned, sent.grad_scale, sent.found_inf, squares, norm)
 
     def _send(self, mine: Sequence[int], groups: Sequence[Mapping[str, Any]]) -> None:

@@ -176,3 +176,53 @@ def test_clipping_reads_the_gradients_and_leaves_them(device):
     assert optimizer.grad_norm.shape == ()
     torch.testing.assert_close(optimizer.grad_norm.float(), norm)
     assert torch.equal(params[0].grad.cpu(), torch.randn(6, 5, generator=torch.Generator().manual_seed(10)))
+
+
+def test_two_devices_in_one_optimizer(device, monkeypatch):
+    """One device under two names: each half of the parameters is walked by itself, the norm is of all."""
+    from hf_winopt.engine.triton import plan
+
+    names = iter([device, torch.device(device.type, 0)] * 3)
+    monkeypatch.setattr(plan, "home", lambda param: next(names))
+    ours, optimizer = make(device, "lamb_win", weight_decay=0.1, max_grad_norm=0.5)
+    theirs, eager = make(device, "lamb_win", "eager", weight_decay=0.1, max_grad_norm=0.5)
+    train(ours, optimizer, 0, 3)
+    train(theirs, eager, 0, 3)
+    assert len(optimizer._plan._devices) == 2
+    assert_same(ours, theirs)
+    torch.testing.assert_close(optimizer.grad_norm, eager.grad_norm)
+
+
+def test_what_a_captured_graph_reads_is_left_alone(device, monkeypatch):
+    """A capture without a GPU: the plan is put away, with the addresses that its graph will read."""
+    from hf_winopt.engine.triton.plan import _DevicePlan
+
+    params, optimizer = make(device)
+    train(params, optimizer, 0, 1)
+    (captured,) = optimizer._plan._devices
+    captured._pinned = torch.empty_like(captured._upload, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(_DevicePlan, "capturing", lambda self: True)
+        optimizer.param_groups[0]["lr"] = 1e-3
+        optimizer.step()
+    assert optimizer._plan is None
+    kept = [params[0].grad.clone(), captured._pinned.clone(), captured._upload.clone()]
+    assert kept[1].cpu().equal(kept[2].cpu())
+    for p in params:
+        p.grad = p.grad.clone()
+    optimizer.step()
+    assert optimizer._plan is not None
+    assert captured._pinned.equal(kept[1])
+    assert captured._upload.equal(kept[2])
+
+
+def test_a_capture_without_a_step_before_it_is_refused(device, monkeypatch):
+    from hf_winopt.optim import fused
+
+    params, optimizer = make(device)
+    monkeypatch.setattr(fused, "capturing", lambda params: True)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with pytest.raises(RuntimeError, match=r"outside of one, as in torch.cuda.graph's warm-up.*backend is 'triton'"):
+        optimizer.step()
+    assert not optimizer.state
