@@ -107,7 +107,8 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         self.grad_norm = self._norm_of_all(live, grad_scale, len(stepped) == len(live))
         if self._plan is not None:
             self._step_fused(self._plan, live, grad_scale)
-            torch.autograd.graph.increment_version([p for p, g in zip(params, grads) if g is not None])
+            written = params if len(live) == len(params) else [p for p, g in zip(params, grads) if g is not None]
+            torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
         if len(stepped) < len(live) and not self.step_was_skipped:
             self._step_by_works(rules, stepped, grad_scale)
         return loss

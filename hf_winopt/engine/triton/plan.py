@@ -61,7 +61,7 @@ class Plan:
         entries: Mapping[int, Entry],
     ) -> None:
         live = [g for g in grads if g is not None]
-        self._present = [g is not None for g in grads]
+        self._present = None if len(live) == len(grads) else [g is not None for g in grads]
         self._contiguous = all(map(Tensor.is_contiguous, live))
         self._strides = list(map(Tensor.stride, live))
         self._places = addresses(params), _whereabouts(state)
@@ -83,7 +83,7 @@ class Plan:
         live = [g for g in grads if g is not None]
         try:
             return (
-                [g is not None for g in grads] == self._present
+                (len(live) == len(grads) if self._present is None else [g is not None for g in grads] == self._present)
                 and addresses(params) == self._places[0]
                 and _whereabouts(state) == self._places[1]
                 # of the parameter's type a gradient always is; torch refuses another
