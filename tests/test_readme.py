@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bf16_params, step_time
+from benchmarks import bf16_params, step_time, traffic
 from hf_winopt import cli
 from recipes.glue import side_by_side
 
@@ -38,6 +38,11 @@ def test_the_table_of_step_times():
     assert step_time.report(result, command[1].split()).strip() in README
 
 
+def test_the_table_of_bytes():
+    rows = json.loads((RESULTS / "traffic.json").read_text())["rows"]
+    assert traffic.table(rows) in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_the_two_runs_on_cola():
     glue = ROOT / "recipes" / "glue"
     runs = {
@@ -46,7 +51,7 @@ def test_the_table_of_the_two_runs_on_cola():
     assert f"```\n{side_by_side.table(runs)}\n```" in (glue / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/math.md", "recipes/glue/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/math.md", "docs/performance.md", "recipes/glue/README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
