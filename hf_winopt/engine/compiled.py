@@ -1,62 +1,61 @@
-"""The same rules under `torch.compile`: one pass over memory, one compiled function for every size and every step.
+"""The same rules under `torch.compile`: one compiled function for every size and every step.
 
-Sizes are dynamic and all coefficients travel in one small tensor, so that neither another parameter nor another
-learning rate compiles anything again (another number of threads, or autocast around the step, does). Segments go
-`BATCH` at a time, since each call costs as much as stepping tens of thousands of elements.
+Sizes are dynamic and all coefficients travel in small tensors, so that neither another parameter nor another learning
+rate compiles anything again (another number of threads, or autocast around the step, does). Segments go `BATCH` at a
+time, since each call costs as much as stepping tens of thousands of elements.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..rules import Coefficients, Rule, State, advance, apply, direction_again, move, trust_ratio
+from ..rules import Coefficients, Rule
 from . import eager
-from .norms import with_sums
+from .norms import needs_sum
+from .passes import Pass, abs_sum, from_ratio, to_ratio, whole_step
 from .work import Segment, Work, compute_dtype, segments
 
 TINY = 4096
 """Segments of at most so many elements are stepped by the eager engine: torch compiles their sums in another way."""
 
-BATCH = 8
+BATCH = 4
 """Segments of one call. A call always has as many, of which some may be padding: another number would compile anew."""
 
-UNRELATED_SIZES = (4099, 4111, 4127, 4129, 4133, 4139, 4153, 4157)
+PADDING = (4099, 4111, 4127, 4129)
+"""Elements of segments that fill up a batch."""
 
-Pass = Callable[..., Any]
+EXAMPLES = (262147, 262151, 262153, 262187)
+"""Elements at the first call: what is equal there would be taken to be equal for ever, and from sizes much smaller
+torch would conclude that many threads are not worth their while."""
+
 Kind = tuple[torch.dtype, torch.dtype, torch.device]
+Arguments = tuple[list[Tensor], list[Tensor], list[tuple[Tensor, ...]], Tensor]
 
 
 def step(rule: Rule, works: list[Work]) -> None:
     """Step every parameter by `rule`; parameters and state are modified, gradients are not."""
     for batch in _batches(rule, works):
-        first = batch[0]
-        kind = (first.z.dtype, first.g.dtype, first.z.device)
-        batch += [_padding(rule, first.c, kind, size) for size in UNRELATED_SIZES[len(batch) : BATCH]]
-        args = _arguments(batch)
-        names = tuple(first.c)
-        if rule.trust_ratio:
-            ratios = _compiled(_first_pass, rule, names, kind)(*args)
-            _compiled(_second_pass, rule, names, kind)(*args, ratios)
-        else:
-            _compiled(_whole_step, rule, names, kind)(*args)
+        _step_batch(rule, batch)
         for segment in batch:
             segment.finish()
 
 
 def _batches(rule: Rule, works: list[Work]) -> Iterator[list[Segment]]:
-    """Up to `BATCH` segments of one kind and one set of names; what is tiny is stepped on the way."""
+    """Up to `BATCH` segments of one kind and one set of names; what eager steps better is stepped on the way."""
     waiting: dict[tuple[Any, ...], list[Segment]] = {}
-    for segment in segments(rule, with_sums(rule, works)):
-        if segment.z.numel() <= TINY:
-            eager.step(rule, [Work(segment.z, segment.g, segment.state, segment.c)])
-            segment.finish()
+    for segment in segments(works):
+        # Small parameters that lie end to end, each with a number of its own, have one coefficient an element
+        spread = len(segment.sizes) > 1 and (rule.trust_ratio or needs_sum(rule, segment.c))
+        if spread or segment.z.numel() <= TINY:
+            eager.step_segment(rule, segment)
             continue
-        key = (tuple(segment.c), segment.z.dtype, segment.g.dtype, segment.z.device)
+        key = (tuple(segment.c), _kind(segment))
         batch = waiting.setdefault(key, [])
         batch.append(segment)
         if len(batch) == BATCH:
@@ -64,84 +63,113 @@ def _batches(rule: Rule, works: list[Work]) -> Iterator[list[Segment]]:
     yield from waiting.values()
 
 
-def _padding(rule: Rule, c: Coefficients, kind: Kind, size: int) -> Segment:
+def _step_batch(rule: Rule, batch: list[Segment]) -> None:
+    """Find the numbers that belong to whole parameters, then step."""
+    c, kind = batch[0].c, _kind(batch[0])
+    padded = batch + [_ones(rule, c, kind, size) for size in PADDING[len(batch) : BATCH]]
+    names = tuple(name for name in c if name != "abs_sum")
+    arguments = _arguments(padded, names)
+    own: dict[str, Tensor] = {}
+
+    def run(one_pass: Pass, *kept: tuple[Tensor, ...]) -> Any:
+        return _compiled(one_pass, rule, names, tuple(own), kind)(*arguments, tuple(own.values()), *kept)
+
+    if needs_sum(rule, c):
+        own["abs_sum"] = torch.stack(run(abs_sum))
+    elif rule.transform != "none":
+        own["abs_sum"] = _table(padded, ("abs_sum",))[:, 0]
+    if rule.trust_ratio:
+        kept = _kept(padded)
+        own["ratio"] = torch.stack(run(to_ratio, kept))
+        run(from_ratio, kept)
+    else:
+        run(whole_step)
+
+
+# what a call is given ----------------------------------------------------------------------------------------------
+
+
+def _kind(segment: Segment) -> Kind:
+    return segment.z.dtype, segment.g.dtype, segment.z.device
+
+
+def _ones(rule: Rule, c: Coefficients, kind: Kind, size: int) -> Segment:
     z_dtype, g_dtype, device = kind
     state = {name: torch.ones(size, dtype=compute_dtype(z_dtype), device=device) for name in rule.state_names}
     z = torch.ones(size, dtype=z_dtype, device=device)
-    return Segment(z, torch.ones(size, dtype=g_dtype, device=device), state, c)
+    return Segment(z, torch.ones(size, dtype=g_dtype, device=device), state, c, [size])
 
 
-def _arguments(batch: list[Segment]) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, ...]], Tensor]:
-    """`z`, `g` and state of each, and one row of coefficients for each in one tensor."""
-    rows: dict[int, Tensor] = {}
-    for segment in batch:
-        if id(segment.c) not in rows:
-            rows[id(segment.c)] = _row(segment)
-    table = torch.stack([rows[id(segment.c)] for segment in batch])
-    return [s.z for s in batch], [s.g for s in batch], [tuple(s.state.values()) for s in batch], table
+def _arguments(batch: list[Segment], names: tuple[str, ...]) -> Arguments:
+    """`z`, `g` and state of each, and the table of coefficients."""
+    zs, gs, states = [s.z for s in batch], [s.g for s in batch], [tuple(s.state.values()) for s in batch]
+    return zs, gs, states, _table(batch, names)
 
 
-def _row(segment: Segment) -> Tensor:
-    """The segment's coefficients as one tensor beside its parameter."""
-    values = list(segment.c.values())
-    known = [0.0 if isinstance(value, Tensor) else value for value in values]
-    row = torch.tensor(known, dtype=torch.float64).to(segment.z.device, compute_dtype(segment.z.dtype))
-    for i, value in enumerate(values):
-        if isinstance(value, Tensor):
-            row[i] = value
-    return row
+def _table(batch: list[Segment], names: tuple[str, ...]) -> Tensor:
+    """The coefficients `names`, a row for each segment, in one tensor beside the parameters."""
+    rows = {id(s.c): [s.c[name] for name in names] for s in batch}
+    known = {key: [0.0 if isinstance(value, Tensor) else value for value in row] for key, row in rows.items()}
+    z = batch[0].z
+    table = torch.tensor([known[id(s.c)] for s in batch], dtype=torch.float64)
+    table = table.to(z.device, compute_dtype(z.dtype))
+    for i, segment in enumerate(batch):
+        for j, value in enumerate(rows[id(segment.c)]):
+            if isinstance(value, Tensor):
+                table[i, j] = value
+    return table
+
+
+_room: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
+
+
+def _kept(batch: list[Segment]) -> tuple[Tensor, ...]:
+    """Room for the directions of a batch, each thread its own; as much as four of the largest parameters.
+
+    It stays from step to step: to be given fresh memory takes longer than to step it.
+    """
+    z, sizes = batch[0].z, [s.z.numel() for s in batch]
+    key = (compute_dtype(z.dtype), z.device, threading.get_ident())
+    if key not in _room or _room[key].numel() < sum(sizes):
+        _room[key] = torch.zeros(sum(sizes), dtype=key[0], device=z.device)
+    return _room[key][: sum(sizes)].split(sizes)
+
+
+# compilation -------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _compiled(one_pass: Pass, rule: Rule, names: tuple[str, ...], kind: Kind) -> Pass:
-    """`one_pass` over a batch, compiled for this rule and kind of tensors; the table's columns are called `names`."""
+def _compiled(
+    one_pass: Pass, rule: Rule, names: tuple[str, ...], own_names: tuple[str, ...], kind: Kind
+) -> Callable[..., tuple[Any, ...]]:
+    """`one_pass` over a batch, compiled for this rule and kind of tensors.
+
+    The table's columns are called `names`, and `own_names` the numbers that belong to whole parameters.
+    """
 
     def run(
         zs: list[Tensor],
         gs: list[Tensor],
         states: list[tuple[Tensor, ...]],
         table: Tensor,
-        ratios: tuple[Tensor | None, ...] = (None,) * BATCH,
+        own: tuple[Tensor, ...],
+        *kept: tuple[Tensor, ...],
     ) -> tuple[Any, ...]:
         results = []
-        for z, g, state, row, ratio in zip(zs, gs, states, table.unbind(), ratios):
+        for i, (z, g, state, row) in enumerate(zip(zs, gs, states, table.unbind())):
             c: Coefficients = dict(zip(names, row.unbind()))
-            if ratio is not None:
-                c["ratio"] = ratio
+            c.update(zip(own_names, [numbers[i] for numbers in own]))
             dtype = compute_dtype(z.dtype)
-            results.append(one_pass(rule, c, z, z.to(dtype), g.to(dtype), dict(zip(rule.state_names, state))))
+            named = dict(zip(rule.state_names, state))
+            results.append(one_pass(rule, c, z, z.to(dtype), g.to(dtype), named, *[room[i] for room in kept]))
         return tuple(results)
 
     run.__code__ = run.__code__.replace(co_name=f"run_{one_pass.__name__}")  # torch counts compilations per code object
-    compiled = torch.compile(run, dynamic=True, fullgraph=True)
-    # Sizes that are equal at the first call would be taken to be equal for ever. So that call is made here.
-    padding = [_padding(rule, dict.fromkeys(names, 1.0), kind, size) for size in UNRELATED_SIZES[:BATCH]]
-    ratios = torch.ones(BATCH, dtype=compute_dtype(kind[0]), device=kind[2]).unbind()
-    compiled(*_arguments(padding), *((ratios,) if one_pass is _second_pass else ()))
+    # Otherwise torch reads and computes the moments twice, once to store them and once for the norm of the direction
+    options: dict[str, Any] | None = {"realize_opcount_threshold": 0} if one_pass is to_ratio else None
+    compiled = torch.compile(run, dynamic=True, fullgraph=True, options=options)
+    examples = [_ones(rule, dict.fromkeys(names, 1.0), kind, size) for size in EXAMPLES[:BATCH]]
+    numbers = torch.ones(BATCH, dtype=compute_dtype(kind[0]), device=kind[2])
+    kept = (_kept(examples),) if one_pass in (to_ratio, from_ratio) else ()
+    compiled(*_arguments(examples, names), (numbers,) * len(own_names), *kept)
     return compiled
-
-
-def _whole_step(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State) -> None:
-    new_z, new_state = apply(rule, c, z, g, state)
-    _store(state, new_state)
-    home.copy_(new_z)
-
-
-def _first_pass(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State) -> Tensor:
-    """The moments advance; the trust ratio."""
-    moments, r = advance(rule, c, z, g, state)
-    w = z if rule.conservative == "z" else state["x"]
-    _store(state, moments)
-    return trust_ratio(w.square().sum().sqrt(), r.square().sum().sqrt())
-
-
-def _second_pass(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State) -> None:
-    r = direction_again(rule, c, z, g, state)
-    new_z, sequences = move(rule, c, z, r, state)
-    _store(state, sequences)
-    home.copy_(new_z)
-
-
-def _store(state: State, new: State) -> None:
-    for name, value in new.items():
-        state[name].copy_(value)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import torch
 
 from ..rules import Coefficients, Rule, State, advance, apply, direction_again, move, trust_ratio
-from .norms import blocks, on_host, squares, total, with_sums
+from .norms import abs_sums, blocks_of, by_parameter, needs_sum, spread, total
 from .work import Segment, Work, compute_dtype, segments
 
 
 def step(rule: Rule, works: list[Work]) -> None:
     """Step every parameter by `rule`; parameters and state are modified, gradients are not."""
-    for segment in segments(rule, with_sums(rule, works)):
-        if rule.trust_ratio:
-            segment.c = {**segment.c, "ratio": _advance_for_ratio(rule, segment)}
-        for z, g, *states in blocks(segment.z, segment.g, *segment.state.values()):
-            state = dict(zip(segment.state, states))
-            (_move_block if rule.trust_ratio else _step_block)(rule, segment.c, z, g, state)
-        segment.finish()
+    for segment in segments(works):
+        step_segment(rule, segment)
+
+
+def step_segment(rule: Rule, segment: Segment) -> None:
+    """Step one segment, and write back what of it is a copy."""
+    if needs_sum(rule, segment.c):
+        segment.c = {**segment.c, "abs_sum": spread(abs_sums(segment), segment)}
+    if rule.trust_ratio:
+        segment.c = {**segment.c, "ratio": spread(_advance_for_ratios(rule, segment), segment)}
+    for z, g, *states in blocks_of(segment):
+        state = dict(zip(segment.state, states))
+        (_move_block if rule.trust_ratio else _step_block)(rule, segment.c, z, g, state)
+    segment.finish()
 
 
 def _step_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:
@@ -28,17 +35,18 @@ def _step_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, s
         z.copy_(wide)
 
 
-def _advance_for_ratio(rule: Rule, segment: Segment) -> float | torch.Tensor:
-    """LAMB's first pass: the moments advance; the ratio of the two norms."""
+def _advance_for_ratios(rule: Rule, segment: Segment) -> torch.Tensor:
+    """LAMB's first pass: the moments advance; the ratio of the two norms of each parameter."""
     dtype = compute_dtype(segment.z.dtype)
     w_parts, r_parts = [], []
-    for z, g, *states in blocks(segment.z, segment.g, *segment.state.values()):
+    for z, g, *states in blocks_of(segment):
         state = dict(zip(segment.state, states))
         wide = z.to(dtype)
         _, r = advance(rule, segment.c, wide, g.to(dtype), state, state)
-        w_parts.append(squares(wide if rule.conservative == "z" else state["x"]))
-        r_parts.append(squares(r))
-    return on_host(trust_ratio(total(w_parts).sqrt(), total(r_parts).sqrt()), dtype)
+        w = wide if rule.conservative == "z" else state["x"]
+        w_parts.append(by_parameter(w.square(), segment))
+        r_parts.append(by_parameter(r.square(), segment))
+    return trust_ratio(total(w_parts).sqrt(), total(r_parts).sqrt())
 
 
 def _move_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:

@@ -6,28 +6,37 @@ nothing. Within a block it is `sum`, which adds in a tree: `torch.linalg.vector_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ..rules import Coefficient, Rule, gradient
-from .work import Work, compute_dtype, flat
+from ..rules import Coefficient, Coefficients, Rule, gradient
+from .work import Segment, compute_dtype, flat
 
 BLOCK = 1 << 18
 """Elements of a block: small enough that what one operation writes is in the cache when the next one reads it."""
 
 
-def blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Walk flat tensors of one length in step, `BLOCK` elements at a time."""
     return zip(*(tensor.split(BLOCK) for tensor in tensors))
 
 
+def blocks_of(segment: Segment) -> Iterator[tuple[Tensor, ...]]:
+    """`z`, `g` and the states of a segment by blocks; parameters that lie end to end are one block."""
+    tensors = (segment.z, segment.g, *segment.state.values())
+    return blocks(*tensors) if len(segment.sizes) == 1 else iter([tensors])
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The type that sums are added in: float64 (float32 on MPS, which has no float64)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of 0-dim tensors, in float64 (float32 on MPS, which has no float64)."""
-    widest = torch.float32 if parts[0].device.type == "mps" else torch.float64
-    return torch.stack([part.to(widest) for part in parts]).sum()
+    """The sum of tensors of one shape, in the widest type."""
+    return torch.stack([part.to(widest(part.device)) for part in parts]).sum(0)
 
 
 def squares(tensor: Tensor) -> Tensor:
@@ -40,21 +49,33 @@ def on_host(value: Tensor, dtype: torch.dtype) -> Coefficient:
     return value.item() if value.device.type == "cpu" else value.to(dtype)
 
 
-def abs_sum(work: Work) -> Coefficient:
-    """`sum|g|` over the whole parameter, of the gradient that section 0 leaves (scaled, clipped, with l2 decay)."""
-    dtype = compute_dtype(work.z.dtype)
-    z, g = flat([work.z, work.g])
-    if not z.numel():
-        return 0.0
-    parts = [gradient(work.c, a.to(dtype), b.to(dtype)).abs().sum() for a, b in blocks(z, g)]
-    return on_host(total(parts), dtype)
+def by_parameter(values: Tensor, segment: Segment) -> Tensor:
+    """The sums of one block of values: one of it all, or one of each of the parameters that lie end to end."""
+    if len(segment.sizes) == 1:
+        return values.sum().view(1)
+    return torch.stack([part.sum() for part in values.split(segment.sizes)])
 
 
-def with_sums(rule: Rule, works: list[Work]) -> list[Work]:
-    """The works, each that needs it with `sum|g|` among its coefficients."""
-    if rule.transform == "none":
-        return works
-    return [replace(work, c={**work.c, "abs_sum": abs_sum(work)}) if work.needs_sum(rule) else work for work in works]
+def spread(numbers: Tensor, segment: Segment) -> Coefficient:
+    """Each parameter's own number as a coefficient: one, or one an element where parameters lie end to end."""
+    dtype = compute_dtype(segment.z.dtype)
+    if len(segment.sizes) == 1:
+        return on_host(numbers[0], dtype)
+    sizes = torch.tensor(segment.sizes, device=numbers.device)
+    return numbers.to(dtype).repeat_interleave(sizes, output_size=segment.z.numel())
+
+
+def needs_sum(rule: Rule, c: Coefficients) -> bool:
+    """Whether `sum|g|` is yet to be found."""
+    return rule.transform != "none" and "abs_sum" not in c
+
+
+def abs_sums(segment: Segment) -> Tensor:
+    """`sum|g|` of each parameter, of the gradient that section 0 leaves (scaled, clipped, with l2 decay)."""
+    dtype = compute_dtype(segment.z.dtype)
+    return total(
+        [by_parameter(gradient(segment.c, z.to(dtype), g.to(dtype)).abs(), segment) for z, g, *_ in blocks_of(segment)]
+    )
 
 
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..rules import OFF, Coefficients, Rule, is_known
+from ..rules import Coefficients
 
 SMALL = 1 << 16
 """Parameters of at most so many elements are stepped together."""
+
+TOGETHER = 1 << 18
+"""Elements of small parameters in one segment, at most: what one operation writes is in the cache for the next."""
 
 
 @dataclass
@@ -36,27 +39,25 @@ class Work:
     state: dict[str, Tensor]
     c: Coefficients
 
-    def needs_sum(self, rule: Rule) -> bool:
-        """Whether `sum|g|` of this parameter is yet to be found."""
-        return rule.transform != "none" and "abs_sum" not in self.c
-
-    def joins(self, rule: Rule) -> bool:
-        """Whether the parameter can be stepped together with others: small, plain, and with no number of its own."""
-        transformed = rule.transform != "none" and not is_known(self.c.get("abs_sum", 1.0), OFF)
-        small = self.z.numel() <= SMALL
-        return (
-            small and not transformed and not rule.trust_ratio and _contiguous([self.z, self.g, *self.state.values()])
-        )
+    def joins(self) -> bool:
+        """Whether the parameter can be stepped together with others: small, and laid out plainly."""
+        return self.z.numel() <= SMALL and _contiguous([self.z, self.g, *self.state.values()])
 
 
 @dataclass
 class Segment:
-    """Flat `z`, `g` and state with one set of coefficients, and the way home for what is a copy."""
+    """Flat `z`, `g` and state with one set of coefficients.
+
+    Args:
+        sizes: how many elements of each parameter in it, in order.
+        home: where what is a copy belongs, and the copy.
+    """
 
     z: Tensor
     g: Tensor
     state: dict[str, Tensor]
     c: Coefficients
+    sizes: list[int]
     home: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
 
     def finish(self) -> None:
@@ -90,13 +91,13 @@ def _contiguous(tensors: list[Tensor]) -> bool:
 
 
 def _line(tensor: Tensor) -> Tensor:
-    return tensor.detach() if tensor.ndim == 1 else tensor.detach().view(-1)
+    return (tensor.detach() if tensor.requires_grad else tensor).view(-1)
 
 
 def _alone(work: Work) -> Segment:
     """One parameter by itself, in place or, where its tensors are laid out differently, on copies."""
     z, g, *states = flat([work.z, work.g, *work.state.values()])
-    segment = Segment(z, g, dict(zip(work.state, states)), work.c)
+    segment = Segment(z, g, dict(zip(work.state, states)), work.c, [z.numel()])
     for target, value in ((work.z, z), *zip(work.state.values(), states)):
         if value.data_ptr() != target.data_ptr():
             segment.home.append(([target], [value.view(target.shape)]))
@@ -109,18 +110,32 @@ def _together(works: list[Work]) -> Segment:
     z, g, *states = joined = [torch.cat(column) for column in columns]
     sizes = [part.numel() for part in columns[0]]
     home = [(list(column), list(whole.split(sizes))) for column, whole in zip(columns, joined) if whole is not g]
-    return Segment(z, g, dict(zip(works[0].state, states)), works[0].c, home)
+    return Segment(z, g, dict(zip(works[0].state, states)), works[0].c, sizes, home)
 
 
-def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
-    """Cut a step into segments; a parameter whose rule asks for numbers of its own is never joined with others."""
+def segments(works: list[Work]) -> Iterator[Segment]:
+    """Cut a step into segments."""
     small: defaultdict[tuple[int, torch.dtype, torch.dtype, torch.device], list[Work]] = defaultdict(list)
     for work in works:
         if work.z.numel() == 0:
             continue
-        if work.joins(rule):
+        if work.joins():
             small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)
         else:
             yield _alone(work)
-    for group in small.values():
-        yield _together(group) if len(group) > 1 else _alone(group[0])
+    for same in small.values():
+        for group in _groups(same):
+            yield _together(group) if len(group) > 1 else _alone(group[0])
+
+
+def _groups(works: list[Work]) -> Iterator[list[Work]]:
+    """The works in order, each group of at most `TOGETHER` elements."""
+    group: list[Work] = []
+    elements = 0
+    for work in works:
+        if group and elements + work.z.numel() > TOGETHER:
+            yield group
+            group, elements = [], 0
+        group.append(work)
+        elements += work.z.numel()
+    yield group
