@@ -24,13 +24,13 @@ from .work import Segment, Work, compute_dtype, segments
 TINY = 4096
 """Segments of at most so many elements are stepped by the eager engine: torch compiles their sums in another way."""
 
-BATCH = 4
+BATCH = 8
 """Segments of one call. A call always has as many, of which some may be padding: another number would compile anew."""
 
-PADDING = (4099, 4111, 4127, 4129)
+PADDING = (4099, 4111, 4127, 4129, 4133, 4139, 4153, 4157)
 """Elements of segments that fill up a batch."""
 
-EXAMPLES = (262147, 262151, 262153, 262187)
+EXAMPLES = (262147, 262151, 262153, 262187, 262193, 262217, 262231, 262237)
 """Elements at the first call: what is equal there would be taken to be equal for ever, and from sizes much smaller
 torch would conclude that many threads are not worth their while."""
 
@@ -124,7 +124,7 @@ _room: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
 
 
 def _kept(batch: list[Segment]) -> tuple[Tensor, ...]:
-    """Room for the directions of a batch, each thread its own; as much as four of the largest parameters.
+    """Room for the directions of a batch, each thread its own; as much as a batch of the largest parameters.
 
     It stays from step to step: to be given fresh memory takes longer than to step it.
     """
