@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint clean
+.PHONY: demo test gpu lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m recipes.glue.demo
@@ -16,6 +16,15 @@ test: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+# On a machine with a GPU: the tests that need one, and the figures for benchmarks/results
+gpu: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -m gpu
+	for shapes in bert-base gpt2-large llama-1b; do for dtype in float32 bfloat16; do \
+		$(BIN)/hf-winopt bench adamw_win adan lamb_win adamw_agr --shapes $$shapes --dtype $$dtype \
+			--json benchmarks/results/gpu_$${shapes}_$$dtype.json || exit 1; \
+	done; done
+	$(BIN)/python -m benchmarks.plain_loops --json benchmarks/results/gpu_plain_loops.json
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format .

@@ -99,9 +99,9 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         rules = [self.rule(group) for group in self.param_groups]
         params = [p for group in self.param_groups for p in group["params"]]
         grads = [p.grad for p in params]
-        if self._plan is None or not self._plan.fits(params, grads, rules, self.state):
-            self._plan = self._planned(params, grads, rules)
         live = [g for g in grads if g is not None]
+        if self._plan is None or not self._plan.fits(params, grads, live, rules, self.state):
+            self._plan = self._planned(params, grads, rules)
         stepped = self._plan.stepped if self._plan is not None else ()
         grad_scale, self._found_inf = self._scaling()
         self.grad_norm = self._norm_of_all(live, grad_scale, len(stepped) == len(live))

@@ -79,14 +79,18 @@ class Batch:
         self.coefs = torch.zeros(self.size, col.COEFFICIENTS.value, dtype=dtype, device=device)
         self.spans = table.pieces(sizes, table.SPAN).to(device)
         self.takes_sums = rule.trust_ratio or rule.transform != "none"
-        self.chunk = table.SPAN if self.takes_sums else table.CHUNK
         self.chunks = self.spans if self.takes_sums else table.pieces(sizes, table.CHUNK).to(device)
         self.parts = torch.zeros(3, len(self.spans) if self.takes_sums else 0, dtype=dtype, device=device).unbind()
         tensors = [*params, *(state[name] for state in states for name in rule.state_names)]
         self.aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
         self.types = {"G_TYPE": TYPES[entries[0].grad_dtype], "TYPE": TYPES[dtype]}
-        self.z_type = TYPES[params[0].dtype]
-        self.choices = {"TRANSFORM": rule.transform, "MOMENTS": rule.moments, "MOVEMENT": rule.movement_name}
+        self._x = col.STATE.value + len(rule.moments_kind.state_names)
+        names = {"TRANSFORM": rule.transform, "MOMENTS": rule.moments, "MOVEMENT": rule.movement_name}
+        # without decay there is no reason to read `z` for its sake
+        self._choices = {True: {**names, "DECAY": rule.decay}, False: {**names, "DECAY": "none"}}
+        lengths = {"CHUNK": table.SPAN if self.takes_sums else table.CHUNK, "BLOCK": table.BLOCK}
+        common = {**self.types, "Z_TYPE": TYPES[params[0].dtype], **lengths, **EXACT}
+        self._common = {aligned: {**common, "ALIGNED": aligned} for aligned in (True, False)}
 
     def add_squares(self, sent: Sent, parts: Tensor) -> None:
         """Leave the sum of squares of each span of the gradients in `parts`."""
@@ -99,8 +103,7 @@ class Batch:
 
     def step(self, sent: Sent, decays: bool) -> None:
         """Count the parameters on, and step them; `decays` says whether there is any weight decay at this step."""
-        # without decay there is no reason to read `z` for its sake
-        choices = {**self.choices, "DECAY": self.rule.decay if decays else "none"}
+        choices = self._choices[decays]
         coefficients[(self.size,)](
             self.table, sent.upload, sent.hyper_at, self.coefs,
             sent.squares, 0 if sent.squares is None else len(sent.squares), sent.norm, sent.grad_scale, sent.found_inf,
@@ -109,18 +112,9 @@ class Batch:
         )  # fmt: skip
         if not len(self.chunks):
             return
-        common = {
-            **self.types,
-            **EXACT,
-            "Z_TYPE": self.z_type,
-            "ALIGNED": self.aligned and sent.aligned,
-            "CHUNK": self.chunk,
-            "BLOCK": table.BLOCK,
-        }
-        grid = (len(self.chunks),)
+        common, grid = self._common[self.aligned and sent.aligned], (len(self.chunks),)
         work = (self.table, sent.upload, self.first, self.chunks, self.coefs)
         if self.rule.transform != "none":
             kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)
-        x = col.STATE.value + len(self.rule.moments_kind.state_names)
         for one_pass in ("first", "second") if self.rule.trust_ratio else ("whole",):
-            kernels.step[grid](*work, *self.parts, PASS=one_pass, X=x, **choices, **common)
+            kernels.step[grid](*work, *self.parts, PASS=one_pass, X=self._x, **choices, **common)

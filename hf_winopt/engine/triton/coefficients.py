@@ -11,7 +11,6 @@ import triton.language as tl
 
 from . import columns as col
 from .arithmetic import added, number
-from .columns import BETA, COEFFICIENTS, HYPER, LOG2_BETA, ROW
 
 
 @triton.jit
@@ -27,23 +26,23 @@ def power(log2_base, exponent):
 
 @triton.jit
 def adam_coefficients(c, hyper, t):
-    bc1 = 1 - power(number(hyper, LOG2_BETA), t)
-    bc2 = 1 - power(number(hyper, LOG2_BETA + 1), t)
-    put(c, col.M, 1 - number(hyper, BETA))
-    put(c, col.V, 1 - number(hyper, BETA + 1))
+    bc1 = 1 - power(number(hyper, col.LOG2_BETA), t)
+    bc2 = 1 - power(number(hyper, col.LOG2_BETA + 1), t)
+    put(c, col.M, 1 - number(hyper, col.BETA))
+    put(c, col.V, 1 - number(hyper, col.BETA + 1))
     put(c, col.ROOT, bc1 / tl.sqrt(bc2))
     put(c, col.FLOOR, number(hyper, col.EPS) * bc1)
 
 
 @triton.jit
 def adan_coefficients(c, hyper, t):
-    bc1 = 1 - power(number(hyper, LOG2_BETA), t)
-    bc2 = 1 - power(number(hyper, LOG2_BETA + 1), t)
-    bc3 = 1 - power(number(hyper, LOG2_BETA + 2), t)
-    beta2 = number(hyper, BETA + 1)
-    put(c, col.M, 1 - number(hyper, BETA))
+    bc1 = 1 - power(number(hyper, col.LOG2_BETA), t)
+    bc2 = 1 - power(number(hyper, col.LOG2_BETA + 1), t)
+    bc3 = 1 - power(number(hyper, col.LOG2_BETA + 2), t)
+    beta2 = number(hyper, col.BETA + 1)
+    put(c, col.M, 1 - number(hyper, col.BETA))
     put(c, col.D, 1 - beta2)
-    put(c, col.N, 1 - number(hyper, BETA + 2))
+    put(c, col.N, 1 - number(hyper, col.BETA + 2))
     put(c, col.DIFFERENCE, tl.where(t == 1, 0.0, 1.0))  # at the first step g_prev = g
     put(c, col.AHEAD, beta2)
     put(c, col.D_IN_U, beta2 * bc1 / bc2)
@@ -107,9 +106,9 @@ def coefficients(
         found_inf: not 0 where a gradient overflowed (STOPPABLE).
     """
     i = tl.program_id(0)
-    row = table + i * ROW
-    c = coefs + i * COEFFICIENTS
-    hyper = (upload + hyper_at + number(row, col.GROUP) * HYPER).to(tl.pointer_type(tl.float64), bitcast=True)
+    row = table + i * col.ROW
+    c = coefs + i * col.COEFFICIENTS
+    hyper = (upload + hyper_at + number(row, col.GROUP) * col.HYPER).to(tl.pointer_type(tl.float64), bitcast=True)
     live = tl.full([], 1.0, tl.float64)
     if STOPPABLE:
         live = tl.where(tl.load(found_inf) == 0, 1.0, 0.0).to(tl.float64)

@@ -1,6 +1,7 @@
 """What stands in which column of the three tables that the kernels read.
 
-Columns are numbers that a kernel knows when it is compiled. A parameter has a row of addresses and lengths, a parameter
+Columns are numbers that a kernel knows when it is compiled. (Kernels say `col.Z`: a global of their own module Triton
+would compare with what it was at every launch.) A parameter has a row of addresses and lengths, a parameter
 group a row of hyper-parameters, and each parameter a row of coefficients, called as in `rules.coefficients`.
 """
 

@@ -13,7 +13,6 @@ import triton.language as tl
 
 from . import columns as col
 from .arithmetic import added, number, pointer
-from .columns import COEFFICIENTS, ROW
 from .moments import trust_ratio
 from .passes import direction, gradient, move
 
@@ -57,7 +56,7 @@ def squares(
 ):  # fmt: skip
     """`parts[program]`: the sum of the squares of a chunk of the gradients, unscaled."""
     i, start = chunk_of(chunks, CHUNK)
-    n = number(table + i * ROW, col.NUMEL)
+    n = number(table + i * col.ROW, col.NUMEL)
     g_of = pointer(upload + first, i, G_TYPE, ALIGNED)
     factor = tl.full([], 1.0, TYPE)
     if SCALED:
@@ -96,8 +95,8 @@ def abs_sums(
 ):  # fmt: skip
     """`parts[program]`: `sum|g|` of a chunk of the gradient as section 0 leaves it; none where the transform is off."""
     i, start = chunk_of(chunks, CHUNK)
-    row = table + i * ROW
-    c = coefs + i * COEFFICIENTS
+    row = table + i * col.ROW
+    c = coefs + i * col.COEFFICIENTS
     if (number(c, col.TRANSFORMING) != 0) & (number(c, col.LIVE) != 0):
         n = number(row, col.NUMEL)
         z_of = pointer(row, col.Z, Z_TYPE, ALIGNED)
@@ -164,8 +163,8 @@ def step(
         w_parts, r_parts: partial sums of squares (written by the first pass, read by the second).
     """
     i, start = chunk_of(chunks, CHUNK)
-    row = table + i * ROW
-    c = coefs + i * COEFFICIENTS
+    row = table + i * col.ROW
+    c = coefs + i * col.COEFFICIENTS
     if number(c, col.LIVE) != 0:
         abs_sum = tl.full([], 0.0, TYPE)
         if TRANSFORM != "none":

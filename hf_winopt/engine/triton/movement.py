@@ -5,25 +5,25 @@ from __future__ import annotations
 import triton
 import triton.language as tl  # noqa: F401  (the interpreter wants it in every module with kernels)
 
+from . import columns as col
 from .arithmetic import number, toward
-from .columns import KEEP, MINUS_LR, SHRINK, WIN, WIN2, WIN2_SHRINK, WIN_SHRINK, Y_SHARE
 
 
 @triton.jit
 def conservative(c, x, u):
     """`(x - eta u) / (1 + eta lam)`: Win's `x`, and the whole step of a proximal rule."""
-    return (x + number(c, MINUS_LR) * u) * number(c, SHRINK)
+    return (x + number(c, col.MINUS_LR) * u) * number(c, col.SHRINK)
 
 
 @triton.jit
 def reckless(c, z, beyond):
     """`c (z - r1 eta u + r1 x)`: the mean of `z` and of `beyond = x - eta u`."""
-    return toward(z, beyond, number(c, WIN)) * number(c, WIN_SHRINK)
+    return toward(z, beyond, number(c, col.WIN)) * number(c, col.WIN_SHRINK)
 
 
 @triton.jit
 def decoupled_move(c, z, u):
-    return z * number(c, KEEP) + number(c, MINUS_LR) * u  # z <- (1 - eta lam) z - eta u
+    return z * number(c, col.KEEP) + number(c, col.MINUS_LR) * u  # z <- (1 - eta lam) z - eta u
 
 
 @triton.jit
@@ -34,13 +34,13 @@ def proximal_move(c, z, u):
 @triton.jit
 def win_move(c, z, u, x):
     x = conservative(c, x, u)
-    return reckless(c, z, x + number(c, MINUS_LR) * u), x
+    return reckless(c, z, x + number(c, col.MINUS_LR) * u), x
 
 
 @triton.jit
 def win2_move(c, z, u, x, y):
     x = conservative(c, x, u)
-    beyond = x + number(c, MINUS_LR) * u
+    beyond = x + number(c, col.MINUS_LR) * u
     y = reckless(c, y, beyond)
-    z = toward(z, toward(beyond, y, number(c, Y_SHARE)), number(c, WIN2)) * number(c, WIN2_SHRINK)
+    z = toward(z, toward(beyond, y, number(c, col.Y_SHARE)), number(c, col.WIN2)) * number(c, col.WIN2_SHRINK)
     return z, x, y

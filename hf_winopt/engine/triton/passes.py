@@ -11,7 +11,6 @@ import triton.language as tl
 
 from . import columns as col
 from .arithmetic import number, pointer
-from .columns import STATE
 from .moments import (
     adam_advance,
     adam_direction,
@@ -43,9 +42,9 @@ def direction(
     With AGAIN they have advanced already: recomputing the direction is cheaper than storing it (LAMB).
     """
     h, s = transformed(TRANSFORM, gradient(c, z, g, DECAY), abs_sum)
-    first = pointer(row, STATE, TYPE, ALIGNED) + at
+    first = pointer(row, col.STATE, TYPE, ALIGNED) + at
     if MOMENTS == "adam":
-        second = pointer(row, STATE + 1, TYPE, ALIGNED) + at
+        second = pointer(row, col.STATE + 1, TYPE, ALIGNED) + at
         exp_avg = tl.load(first, mask=mask)
         exp_avg_sq = tl.load(second, mask=mask)
         if not AGAIN:
@@ -54,13 +53,13 @@ def direction(
             tl.store(second, exp_avg_sq, mask=mask)
         r = adam_direction(c, exp_avg, exp_avg_sq)
     elif MOMENTS == "adan":
-        second = pointer(row, STATE + 1, TYPE, ALIGNED) + at
-        third = pointer(row, STATE + 2, TYPE, ALIGNED) + at
+        second = pointer(row, col.STATE + 1, TYPE, ALIGNED) + at
+        third = pointer(row, col.STATE + 2, TYPE, ALIGNED) + at
         exp_avg = tl.load(first, mask=mask)
         exp_avg_diff = tl.load(second, mask=mask)
         exp_avg_sq = tl.load(third, mask=mask)
         if not AGAIN:
-            fourth = pointer(row, STATE + 3, TYPE, ALIGNED) + at
+            fourth = pointer(row, col.STATE + 3, TYPE, ALIGNED) + at
             prev_grad = tl.load(fourth, mask=mask)
             exp_avg, exp_avg_diff, exp_avg_sq, prev_grad = adan_advance(
                 c, h, s, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad

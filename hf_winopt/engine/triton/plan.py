@@ -21,6 +21,9 @@ from ...rules import Rule
 from . import table
 from .batch import Batch, Entry, Sent
 
+PROBES = 8
+"""Parameters whose state is asked where it lies."""
+
 
 def addresses(tensors: Any) -> list[int]:
     """Where each tensor's data is."""
@@ -32,14 +35,9 @@ def home(param: Tensor) -> torch.device:
     return param.device
 
 
-def _whereabouts(state: Mapping[Tensor, dict[str, Tensor]]) -> tuple[list[int], list[int]]:
-    """Which tensors the state is made of, and where a part of them lies.
-
-    A tensor is replaced by another, when someone moves the state, or all are given other memory (`tensor.data = ...`):
-    then it suffices to look at some, and asking for an address is what takes the time.
-    """
-    tensors = list(chain.from_iterable(map(dict.values, state.values())))
-    return list(map(id, tensors)), addresses(tensors[::3])
+def _whereabouts(state: Mapping[Tensor, dict[str, Tensor]]) -> list[int]:
+    """Which tensors the state is made of."""
+    return list(map(id, chain.from_iterable(map(dict.values, state.values()))))
 
 
 class Plan:
@@ -64,7 +62,12 @@ class Plan:
         self._present = None if len(live) == len(grads) else [g is not None for g in grads]
         self._contiguous = all(map(Tensor.is_contiguous, live))
         self._strides = list(map(Tensor.stride, live))
-        self._places = addresses(params), _whereabouts(state)
+        self._places = addresses(params)
+        self._state = _whereabouts(state)
+        # All tensors of the state may be given other memory (`tensor.data = ...`), and stay the same tensors. That is
+        # seen in a few of them: asking for an address takes longer than all else here.
+        self._probed = list(state.values())[:: max(1, len(state) // PROBES)]
+        self._probes = addresses(chain.from_iterable(map(dict.values, self._probed)))
         self._rules = list(rules)
         self.stepped = list(entries)
         by_device: defaultdict[torch.device, dict[int, Entry]] = defaultdict(dict)
@@ -76,16 +79,20 @@ class Plan:
         self,
         params: Sequence[Tensor],
         grads: Sequence[Tensor | None],
+        live: Sequence[Tensor],
         rules: Sequence[Rule],
         state: Mapping[Tensor, dict[str, Tensor]],
     ) -> bool:
-        """Whether nothing has moved since the plan was made. Asked at every step, so every loop here runs in C."""
-        live = [g for g in grads if g is not None]
+        """Whether nothing has moved since the plan was made; `live` are the gradients that there are.
+
+        Asked at every step, and so every loop here runs in C.
+        """
         try:
             return (
                 (len(live) == len(grads) if self._present is None else [g is not None for g in grads] == self._present)
-                and addresses(params) == self._places[0]
-                and _whereabouts(state) == self._places[1]
+                and addresses(params) == self._places
+                and _whereabouts(state) == self._state
+                and addresses(chain.from_iterable(map(dict.values, self._probed))) == self._probes
                 # of the parameter's type a gradient always is; torch refuses another
                 and (all(map(Tensor.is_contiguous, live)) if self._contiguous else self._have_strides(live))
                 and list(rules) == self._rules
