@@ -6,8 +6,8 @@ import functools
 import importlib
 import importlib.util
 import os
+import shutil
 from collections import defaultdict
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,30 +23,43 @@ The Triton engine is not stepped by works but by a `triton.plan.Plan`; what it c
 
 ACCELERATORS = ("cuda", "xpu")  # ROCm's devices are called cuda too
 
-Step = Callable[[Rule, list[Work]], None]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Types of parameters and gradients that every engine steps."""
 
 
 @functools.cache
-def _triton_is_here() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def triton_lacks() -> str | None:
+    """What Triton needs on this machine and does not find; None where it can run."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton needs a C compiler, and there is none (install gcc, or name one in CC)"
+    return None
 
 
 def resolve(backend: str, device: torch.device) -> str:
     """The backend that steps tensors on `device`: what was asked for, or for "auto" the one that is best there."""
     if backend != "auto":
         return backend
-    return "triton" if device.type in ACCELERATORS and _triton_is_here() else "eager"
+    return "triton" if device.type in ACCELERATORS and triton_lacks() is None else "eager"
+
+
+def _walk(tensor: Tensor) -> list[int]:
+    """The order in which a tensor's elements lie; the stride of a dimension of one element says nothing about it."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape) if size > 1]
 
 
 def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
     """Why the Triton engine cannot step a parameter with such a gradient; None where it can."""
-    if not _triton_is_here():
-        return "triton is not installed (pip install triton)"
     if p.device.type not in ACCELERATORS and os.environ.get("TRITON_INTERPRET") != "1":
         return f"Triton needs a GPU, and a parameter is on {p.device}"
-    if torch.empty_like(p, device="meta").stride() != p.stride():
+    if lack := triton_lacks():
+        return lack
+    if g.dtype not in DTYPES:
+        return f"a gradient is of {g.dtype}"
+    if _walk(torch.empty_like(p, device="meta")) != _walk(p):
         return f"a parameter of shape {tuple(p.shape)} has gaps or overlaps in memory (strides {p.stride()})"
-    if g.stride() != p.stride():
+    if _walk(g) != _walk(p):
         return (
             f"the gradient of a parameter of shape {tuple(p.shape)} is laid out otherwise than the parameter "
             f"(strides {g.stride()} and {p.stride()})"

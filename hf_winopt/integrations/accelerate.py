@@ -21,11 +21,13 @@ def install() -> None:
 
 
 def _ask_the_optimizer(module: ModuleType) -> None:
-    theirs = module.AcceleratedOptimizer.step_was_skipped
+    theirs = getattr(getattr(module.AcceleratedOptimizer, "step_was_skipped", None), "fget", None)
+    if theirs is None:  # an Accelerate that asks in another way
+        return
 
     def step_was_skipped(self: Any) -> bool:
         """Whether the last step was left out because a gradient had overflowed."""
         own = getattr(self.optimizer, "step_was_skipped", None)
-        return theirs.fget(self) if own is None else own
+        return theirs(self) if own is None else own
 
     module.AcceleratedOptimizer.step_was_skipped = property(step_was_skipped)

@@ -21,6 +21,7 @@ from .parameters import check_parameters, refuse_sharded, refuse_sparse
 
 if TYPE_CHECKING:
     from ..engine.triton.plan import Plan
+    from ..engine.triton.premises import Groups
 
 HOST = torch.device("cpu")
 
@@ -96,30 +97,34 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        rules = [self.rule(group) for group in self.param_groups]
+        groups = [(self.rule(group), len(group["params"])) for group in self.param_groups]
         params = [p for group in self.param_groups for p in group["params"]]
         grads = [p.grad for p in params]
         live = [g for g in grads if g is not None]
-        if self._plan is None or not self._plan.fits(params, grads, live, rules, self.state):
-            self._plan = self._planned(params, grads, rules)
-        stepped = self._plan.stepped if self._plan is not None else ()
+        if self._plan is None or not self._plan.premises.hold(params, grads, live, groups, self.state):
+            self._plan = self._planned(params, grads, groups)
+        stepped = self._plan.stepped if self._plan is not None else frozenset()
+        rest = (
+            [i for i, g in enumerate(grads) if g is not None and i not in stepped] if len(stepped) < len(params) else []
+        )
+        if rest:
+            fused.refuse_capture(self, params, "not every parameter is stepped by the Triton engine")
         grad_scale, self._found_inf = self._scaling()
-        self.grad_norm = self._norm_of_all(live, grad_scale, len(stepped) == len(live))
+        self.grad_norm = self._norm_of_all(live, grad_scale, not rest)
         if self._plan is not None:
-            self._step_fused(self._plan, live, grad_scale)
-            written = params if len(live) == len(params) else [p for p, g in zip(params, grads) if g is not None]
-            torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
-        if len(stepped) < len(live) and not self.step_was_skipped:
-            self._step_by_works(rules, stepped, grad_scale)
+            self._step_fused(params, grads, grad_scale)
+        if rest and not self.step_was_skipped:
+            self._step_by_works(set(rest), grad_scale)
         return loss
 
-    def _planned(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], rules: Sequence[Rule]) -> Plan | None:
+    def _planned(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], groups: Groups) -> Plan | None:
         """The plan of the Triton engine, None where it has nothing to step; refuses what no engine can step."""
         refuse_sparse(grads, type(self).__name__)
         refuse_sharded(params)
-        if fused.capturing(params):
-            fused.refuse_capture(self.backend)
-        return fused.plan(self, params, grads, rules, self._started)
+        fused.refuse_capture(
+            self, params, "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture"
+        )
+        return fused.plan(self, params, grads, groups, self._started)
 
     def _norm_of_all(self, grads: Sequence[Tensor], grad_scale: Tensor | None, all_fused: bool) -> Tensor | None:
         """The norm of all gradients, unscaled; None without clipping, and where the plan finds it in the step."""
@@ -128,18 +133,24 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         norm = grad_norm(grads)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
-    def _step_fused(self, plan: Plan, grads: Sequence[Tensor], grad_scale: Tensor | None) -> None:
+    def _step_fused(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], grad_scale: Tensor | None) -> None:
+        plan, self._plan = self._plan, None  # should it fail, nobody knows what the device was told
+        assert plan is not None
         scaling = (grad_scale, self._found_inf)
         self.grad_norm = plan.step(self.param_groups, grads, *scaling, self._clips(), self.grad_norm)
+        written = [p for p, g in zip(params, grads) if g is not None]
+        torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
         if plan.capturing():  # a graph that replays the step reads the tables of its plan
-            self._captured, self._plan = [*self._captured, plan], None
+            self._captured = [*self._captured, plan]
+        else:
+            self._plan = plan
 
-    def _step_by_works(self, rules: Sequence[Rule], stepped: Collection[int], grad_scale: Tensor | None) -> None:
-        """Step every parameter with a gradient but those, counted among the same, that are stepped already."""
+    def _step_by_works(self, places: Collection[int], grad_scale: Tensor | None) -> None:
+        """Step the parameters at these places among all."""
         works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
-        done, place = set(stepped), itertools.count()
-        for rule, group in zip(rules, self.param_groups):
-            params = [p for p in group["params"] if p.grad is not None and next(place) not in done]
+        place = itertools.count()
+        for group in self.param_groups:
+            rule, params = self.rule(group), [p for p in group["params"] if next(place) in places]
             works[rule] += self._works(rule, group, params, self._grad_factor(group, grad_scale))
         for rule, mine in works.items():
             engine.step(self.backend, rule, mine)
@@ -169,8 +180,8 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         state = self.state[param]
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=counted_on)
-        elif state["step"].device != counted_on:
-            state["step"] = state["step"].to(counted_on)
+        else:
+            state["step"] = torch.as_tensor(state["step"]).to(counted_on, torch.float32)
         for name in {"x", "y"}.intersection(state).difference(rule.state_names):
             del state[name]  # left behind when `acceleration` was switched: it would be stale when switched back
         dtype = engine.compute_dtype(param.dtype)

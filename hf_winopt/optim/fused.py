@@ -14,6 +14,7 @@ from ..rules import Rule
 
 if TYPE_CHECKING:
     from ..engine.triton.plan import Plan
+    from ..engine.triton.premises import Groups
     from .base import RuleOptimizer
 
 Start = Callable[[Tensor, Rule, torch.device], dict[str, Tensor]]
@@ -24,60 +25,69 @@ def capturing(params: Iterable[Tensor]) -> bool:
     return any(p.is_cuda for p in params) and torch.cuda.is_current_stream_capturing()
 
 
-def refuse_capture(backend: str) -> None:
-    """Say what a capture needs that is not there."""
-    raise RuntimeError(
-        "a step can be captured in a graph once the same parameters have been stepped by the Triton engine outside of "
-        f"one, as in torch.cuda.graph's warm-up (and again after each capture); backend is {backend!r}"
-    )
+def refuse_capture(optimizer: RuleOptimizer, params: Iterable[Tensor], why: str) -> None:
+    """
+    Raises:
+        RuntimeError: a CUDA graph is being captured, which cannot be, and why.
+    """
+    if capturing(params):
+        raise RuntimeError(f"this step cannot be captured in a graph: {why} (backend={optimizer.backend!r})")
 
 
 def plan(
     optimizer: RuleOptimizer,
     params: Sequence[Tensor],
     grads: Sequence[Tensor | None],
-    rules: Sequence[Rule],
+    groups: Groups,
     started: Start,
 ) -> Plan | None:
     """A plan for all parameters that the Triton engine can step; None where there are none.
 
     Args:
-        params, grads, rules: of the whole optimizer: parameters, their gradients or None, the rule of each group.
+        params, grads: of the whole optimizer: parameters, and their gradients or None.
+        groups: the rule of each group, and its length.
         started: gives a parameter's state, made where it is missing, the step count on the device that is named.
     """
-    if not any(engine.resolve(optimizer.backend, p.device) == "triton" for p in params):
-        return None
-    chosen, live = [], 0
-    numbers = [i for i, group in enumerate(optimizer.param_groups) for _ in group["params"]]
-    for p, g, group in zip(params, grads, numbers):
-        if g is None:
-            continue
-        if engine.resolve(optimizer.backend, p.device) == "triton":
-            reason = engine.reason_against_triton(p, g)
-            if reason is None:
-                chosen.append((live, p, g, group))
-            else:
-                _tell_once(optimizer, reason)
-        live += 1
+    numbers = [(i, rule) for i, (rule, length) in enumerate(groups) for _ in range(length)]
+    chosen = {}
+    for place, (p, g) in enumerate(zip(params, grads)):
+        stepped_before = bool(optimizer.state.get(p))
+        if (g is not None or stepped_before) and _takes_triton(optimizer, p, p if g is None else g):
+            chosen[place] = p.dtype if g is None else g.dtype
     if not chosen:
         return None
-    from ..engine.triton.plan import Entry, Plan
+    from ..engine.triton.batch import Entry
+    from ..engine.triton.plan import Plan
+    from ..engine.triton.premises import Premises
 
     entries = {}
-    for place, p, g, group in chosen:
-        state = started(p, rules[group], p.device)
-        _lay_out_like(p, state, rules[group])
-        entries[place] = Entry(rules[group], p, g.dtype, state, group)
-    return Plan(params, grads, rules, optimizer.state, entries)
+    for place, grad_dtype in chosen.items():
+        p, (group, rule) = params[place], numbers[place]
+        state = started(p, rule, p.device)
+        _lay_out_like(p, state, rule)
+        entries[place] = Entry(rule, p, grad_dtype, state, group)
+    return Plan(entries, len(groups), Premises(params, grads, groups, optimizer.state, entries))
+
+
+def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor) -> bool:
+    """Whether the Triton engine steps a parameter; where it was to, and cannot, that is said."""
+    if engine.resolve(optimizer.backend, p.device) == "triton":
+        reason = engine.reason_against_triton(p, g)
+    elif optimizer.backend == "auto" and p.device.type in engine.ACCELERATORS:
+        reason = engine.triton_lacks()
+    else:
+        return False
+    if reason is not None:
+        _tell_once(optimizer, reason)
+    return reason is None
 
 
 def _tell_once(optimizer: RuleOptimizer, reason: str) -> None:
     """Warn that the optimizer does not take the engine that was asked for; the first reason stands for all."""
     if not vars(optimizer).get("_told"):
         vars(optimizer)["_told"] = True
-        warnings.warn(
-            f"stepped by the slower eager engine: {reason}", stacklevel=9
-        )  # whoever called `step`, behind what torch wraps it in
+        behind_torchs_wrappers = 10
+        warnings.warn(f"stepped by the slower eager engine: {reason}", stacklevel=behind_torchs_wrappers)
 
 
 def _lay_out_like(p: Tensor, state: dict[str, Tensor], rule: Rule) -> None:

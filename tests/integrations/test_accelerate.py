@@ -3,11 +3,20 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, TensorDataset
 
 from hf_winopt import create_optimizer
 
 NAMES = ("adamw_win", "adan_win_agr", "lamb_win2")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    """Accelerate keeps its device for the whole process, other tests' too."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
 
 
 def prepared(name, batch_size, accumulation, scaler=None, backend="auto", **options):

@@ -43,8 +43,7 @@ class Sent:
     """What a step has on the device beside the tables.
 
     Args:
-        upload: the gradients' addresses and, from `hyper_at` on, the groups' hyper-parameters.
-        aligned: whether every gradient begins at a multiple of 16 bytes.
+        upload: the gradients' addresses, 0 where there is none, and from `hyper_at` on, the groups' hyper-parameters.
         grad_scale: what the loss was multiplied by, one element; None for 1.
         found_inf: not 0 where a gradient overflowed, one element; None without AMP.
         squares: sums of squares of the gradients, float64, for clipping; None without.
@@ -53,7 +52,6 @@ class Sent:
 
     upload: Tensor
     hyper_at: int
-    aligned: bool
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
     squares: Tensor | None = None
@@ -92,27 +90,33 @@ class Batch:
         common = {**self.types, "Z_TYPE": TYPES[params[0].dtype], **lengths, **EXACT}
         self._common = {aligned: {**common, "ALIGNED": aligned} for aligned in (True, False)}
 
-    def add_squares(self, sent: Sent, parts: Tensor) -> None:
+    def add_squares(self, sent: Sent, aligned: bool, parts: Tensor) -> None:
         """Leave the sum of squares of each span of the gradients in `parts`."""
         if len(self.spans):
             kernels.squares[(len(self.spans),)](
                 self.table, sent.upload, self.first, self.spans, parts, sent.grad_scale,
-                ALIGNED=sent.aligned, CHUNK=table.SPAN, BLOCK=table.BLOCK, SCALED=sent.grad_scale is not None,
+                ALIGNED=aligned, CHUNK=table.SPAN, BLOCK=table.BLOCK, SCALED=sent.grad_scale is not None,
                 **self.types, **EXACT,
             )  # fmt: skip
 
-    def step(self, sent: Sent, decays: bool) -> None:
-        """Count the parameters on, and step them; `decays` says whether there is any weight decay at this step."""
+    def step(self, sent: Sent, aligned: bool, decays: bool) -> None:
+        """Count the parameters on, and step them.
+
+        Args:
+            sent: what is on the device for this step.
+            aligned: whether every gradient begins at a multiple of 16 bytes.
+            decays: whether there is any weight decay at this step.
+        """
         choices = self._choices[decays]
         coefficients[(self.size,)](
-            self.table, sent.upload, sent.hyper_at, self.coefs,
+            self.table, sent.upload, self.first, sent.hyper_at, self.coefs,
             sent.squares, 0 if sent.squares is None else len(sent.squares), sent.norm, sent.grad_scale, sent.found_inf,
             CLIPS=sent.squares is not None, SCALED=sent.grad_scale is not None,
             STOPPABLE=sent.found_inf is not None, BLOCK=table.BLOCK, num_warps=1, enable_fp_fusion=False, **choices,
         )  # fmt: skip
         if not len(self.chunks):
             return
-        common, grid = self._common[self.aligned and sent.aligned], (len(self.chunks),)
+        common, grid = self._common[self.aligned and aligned], (len(self.chunks),)
         work = (self.table, sent.upload, self.first, self.chunks, self.coefs)
         if self.rule.transform != "none":
             kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)

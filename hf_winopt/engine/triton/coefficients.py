@@ -90,17 +90,17 @@ def grad_factor(
     return factor
 
 
-@triton.jit(do_not_specialize=["hyper_at", "n_squares"])
+@triton.jit(do_not_specialize=["first", "hyper_at", "n_squares"])
 def coefficients(
-    table, upload, hyper_at, coefs, squares, n_squares, norm, grad_scale, found_inf,
+    table, upload, first, hyper_at, coefs, squares, n_squares, norm, grad_scale, found_inf,
     TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,
     CLIPS: tl.constexpr, SCALED: tl.constexpr, STOPPABLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Count parameter `program_id(0)` a step on, unless an overflow was found, and write its coefficients.
+    """Count parameter `program_id(0)` a step on and write its coefficients; not without a gradient or on overflow.
 
     Args:
-        table, upload, hyper_at, coefs: the parameters' rows; what the step sent, in which the groups' rows begin at
-            `hyper_at`; where the coefficients go.
+        table, upload, coefs: the parameters' rows; what the step sent; where the coefficients go.
+        first, hyper_at: where in the upload the gradients' addresses begin (0: no gradient), and the groups' rows.
         squares, n_squares, norm: partial sums of all gradients' squares, and where their norm goes (CLIPS).
         grad_scale: what the loss was multiplied by (SCALED).
         found_inf: not 0 where a gradient overflowed (STOPPABLE).
@@ -109,9 +109,9 @@ def coefficients(
     row = table + i * col.ROW
     c = coefs + i * col.COEFFICIENTS
     hyper = (upload + hyper_at + number(row, col.GROUP) * col.HYPER).to(tl.pointer_type(tl.float64), bitcast=True)
-    live = tl.full([], 1.0, tl.float64)
+    live = tl.where(tl.load(upload + first + i) != 0, 1.0, 0.0).to(tl.float64)
     if STOPPABLE:
-        live = tl.where(tl.load(found_inf) == 0, 1.0, 0.0).to(tl.float64)
+        live = tl.where(tl.load(found_inf) == 0, live, 0.0)
     put(c, col.LIVE, live)
 
     step = number(row, col.STEP).to(tl.pointer_type(tl.float32))

@@ -44,7 +44,7 @@ HYPER = tl.constexpr(20)
 
 # a parameter's coefficients (float32; float64 for float64 parameters), computed on the device each step --------------
 
-LIVE = tl.constexpr(0)  # 0 where an overflow was found: nothing is stepped
+LIVE = tl.constexpr(0)  # 0 where nothing is stepped: no gradient, or an overflow
 TRANSFORMING = tl.constexpr(1)  # 1 where the transform is on at this step
 GRAD = tl.constexpr(2)
 LAM = tl.constexpr(3)  # "l2" or "in_update"

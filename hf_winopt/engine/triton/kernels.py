@@ -56,7 +56,8 @@ def squares(
 ):  # fmt: skip
     """`parts[program]`: the sum of the squares of a chunk of the gradients, unscaled."""
     i, start = chunk_of(chunks, CHUNK)
-    n = number(table + i * col.ROW, col.NUMEL)
+    missing = tl.load(upload + first + i) == 0
+    n = tl.where(missing, 0, number(table + i * col.ROW, col.NUMEL))
     g_of = pointer(upload + first, i, G_TYPE, ALIGNED)
     factor = tl.full([], 1.0, TYPE)
     if SCALED:

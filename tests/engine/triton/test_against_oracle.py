@@ -12,14 +12,14 @@ from tests.optim.test_against_oracle import OPTIONS
 from tests.oracle import SPECS
 from tests.problems import follows_oracle
 
-SHAPES = ((3, 4), (5,), (), (0,), (2, 3, 4))
+SHAPES = ((3, 4), (5,), (0,), (2, 3, 2))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_name(name, device):
     """Where decay, trust ratio and gamma all count. Float64 catches a wrong formula; float32 a wrong type."""
     spec = replace(SPECS[name], weight_decay=0.1)
-    for dtype, steps in ((torch.float64, 16), (torch.float32, 8)):
+    for dtype, steps in ((torch.float64, 12), (torch.float32, 5)):
         optimizer = follows_oracle(
             lambda params: create_optimizer(name, params, weight_decay=0.1, backend="triton"),
             spec, dtype, steps=steps, shapes=SHAPES, device=device,

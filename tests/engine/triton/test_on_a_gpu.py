@@ -60,7 +60,7 @@ def test_a_captured_step_replays_with_another_rate(name):
         graph.replay()
         eager.step()
         if optimizer.grad_norm is not None:
-            torch.testing.assert_close(optimizer.grad_norm, eager.grad_norm)
+            torch.testing.assert_close(optimizer.grad_norm, eager.grad_norm, rtol=1e-6, atol=0)
     for a, b in zip(ours, theirs):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         assert optimizer.state[a]["step"].item() == 8
@@ -103,7 +103,7 @@ def test_a_graph_still_replays_after_steps_without_it():
 def test_a_first_step_cannot_be_captured_and_says_why():
     params, optimizer = make("adamw_win")
     new_gradients(params, 0)
-    with pytest.raises(RuntimeError, match="outside of"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+    with pytest.raises(RuntimeError, match="cannot be captured"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         optimizer.step()
 
 
@@ -137,6 +137,7 @@ def test_launches(name, launches):
         optimizer.step()
         torch.cuda.synchronize()
     kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA and "Mem" not in e.name]
+    kernels = [e for e in kernels if not getattr(e, "is_user_annotation", False)]
     assert len(kernels) == launches, [e.name for e in kernels]
 
 
@@ -162,11 +163,19 @@ def test_a_grad_scaler_with_overflows(backend):
         assert optimizer.state[a]["step"].item() == 4
 
 
-def test_accelerate_in_fp16_with_overflows():
-    from accelerate import Accelerator
+@pytest.fixture
+def _fresh_accelerate():
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.usefixtures("_fresh_accelerate")
+def test_accelerate_in_fp16_with_overflows():
+    from accelerate import Accelerator
+
     accelerator = Accelerator(mixed_precision="fp16")
     torch.manual_seed(5)
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 1))
@@ -204,7 +213,7 @@ def test_parameters_on_a_gpu_and_on_the_cpu_in_one_optimizer():
             optimizer.step()
     for a, b in zip(mixed, plain):
         torch.testing.assert_close(a.cpu(), b)
-    torch.testing.assert_close(pairs[0][1].grad_norm.cpu(), pairs[1][1].grad_norm)
+    torch.testing.assert_close(pairs[0][1].grad_norm.cpu(), pairs[1][1].grad_norm, rtol=1e-6, atol=0)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")

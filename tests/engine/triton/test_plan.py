@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -51,9 +52,16 @@ def moved_state(params, optimizer):
 
 
 def moved_state_in_place(params, optimizer):
+    """As who moves what is large, and not the step counts."""
     for state in optimizer.state.values():
-        for value in state.values():
-            value.data = value.data.clone()
+        for name, value in state.items():
+            if name != "step":
+                value.data = value.data.clone()
+
+
+def moved_one_moment_in_place(params, optimizer):
+    momentum = list(optimizer.state[params[1]].values())[1]
+    momentum.data = momentum.data.clone()
 
 
 def other_rule(params, optimizer):
@@ -68,23 +76,52 @@ def other_layout(params, optimizer):
     params[0].data = params[0].data.t().contiguous().t()
 
 
+def narrowed(params, optimizer):
+    params[1].data = params[1].data[:4]
+    for name, value in optimizer.state[params[1]].items():
+        if name != "step":
+            optimizer.state[params[1]][name] = value[:4].clone()
+
+
+def regrouped(params, optimizer):
+    first, second = optimizer.param_groups
+    second["params"].append(first["params"].pop())
+
+
+def step_of_another_type(params, optimizer):
+    for state in optimizer.state.values():
+        state["step"] = torch.tensor(int(state["step"]))
+
+
 def more_parameters(params, optimizer):
     params.append(torch.nn.Parameter(torch.ones(3).to(params[0])))
     optimizer.add_param_group({"params": params[-1:], "lr": 1e-3, "weight_decay": 0.3})
 
 
-@pytest.mark.parametrize(
-    "change",
-    [moved_parameter, moved_state, moved_state_in_place, other_rule, reloaded, other_layout, more_parameters],
-)
-def test_what_moves_is_noticed(change, device):
-    ours, optimizer = make(device)
-    theirs, eager = make(device, backend="eager")
-    for params, one in ((ours, optimizer), (theirs, eager)):
-        train(params, one, 0, 3)
-        change(params, one)
-        train(params, one, 3, 6)
-    assert_same(ours, theirs)
+CHANGES = [
+    moved_parameter, moved_state, moved_state_in_place, moved_one_moment_in_place, other_rule, reloaded, other_layout,
+    narrowed, regrouped, step_of_another_type, more_parameters,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["adamw_win", "lamb", "sgd_win", "adan"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.filterwarnings("ignore:stepped by the slower eager engine")
+def test_what_moves_is_noticed(change, name, device):
+    both = []
+    for backend in ("triton", "eager"):
+        params, optimizer = make(device, name, backend)
+        optimizer.param_groups[0]["params"] = params[:1]
+        optimizer.add_param_group({"params": params[1:], "lr": 3e-3})
+        if change is regrouped:
+            optimizer.param_groups[0]["params"], optimizer.param_groups[1]["params"] = params[:], []
+        train(params, optimizer, 0, 3)
+        old = [value for state in optimizer.state.values() for value in state.values()]  # no address is used again
+        change(params, optimizer)
+        train(params, optimizer, 3, 6)
+        both.append(params)
+        del old
+    assert_same(*both)
 
 
 def test_gradients_that_are_missing_now_and_then(device):
@@ -138,6 +175,80 @@ def test_the_state_that_was_replaced_can_be_freed(device):
     held = weakref.ref(optimizer.state[params[0]]["x"])
     optimizer.state[params[0]]["x"] = optimizer.state[params[0]]["x"].clone()
     assert held() is None
+
+
+def test_which_parameters_have_gradients_may_change_every_step(device):
+    """As with experts, or two losses in turn: no new plan, once each of them has had one."""
+    params, optimizer = make(device, max_grad_norm=0.5)
+    train(params, optimizer, 0, 1)
+    plan = optimizer._plan
+    train(params, optimizer, 1, 6, missing={(1, 0), (2, 1), (4, 0), (5, 0), (5, 1)})
+    assert optimizer._plan is plan
+    theirs, eager = make(device, backend="eager", max_grad_norm=0.5)
+    train(theirs, eager, 0, 6, missing={(1, 0), (2, 1), (4, 0), (5, 0), (5, 1)})
+    assert_same(params, theirs)
+    torch.testing.assert_close(optimizer.grad_norm, eager.grad_norm)
+
+
+def test_a_first_gradient_after_some_steps(device):
+    ours, optimizer = make(device, "adan")
+    theirs, eager = make(device, "adan", backend="eager")
+    for params, one in ((ours, optimizer), (theirs, eager)):
+        train(params, one, 0, 5, missing={(0, 1), (1, 1)})
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rates_on_the_device_for_each_group(dtype, device):
+    both = []
+    for backend in ("triton", "eager"):
+        torch.manual_seed(1)
+        params = [torch.nn.Parameter(torch.randn(3, 4).to(device)) for _ in range(4)]
+        groups = [
+            {"params": [p], "lr": torch.tensor(0.01 * 3**i, dtype=dtype).to(device)} for i, p in enumerate(params)
+        ]
+        optimizer = create_optimizer("adamw_win", groups, backend=backend, max_grad_norm=1.0)
+        train(params, optimizer, 0, 4)
+        both.append(params)
+    assert_same(*both)
+
+
+def test_a_gradient_of_another_type(device):
+    """torch lets a parameter have gradients of a type of its own (`grad_dtype`)."""
+    p = torch.nn.Parameter(torch.ones(5, dtype=torch.bfloat16).to(device))
+    optimizer = create_optimizer("sgd_win", [p], lr=0.5, backend="triton")
+    for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
+        p.grad = None
+        p.grad_dtype = dtype
+        p.grad = torch.ones(5, dtype=dtype).to(device)
+        optimizer.step()
+    q = torch.nn.Parameter(torch.ones(5, dtype=torch.bfloat16).to(device))
+    eager = create_optimizer("sgd_win", [q], lr=0.5, backend="eager")
+    for _ in range(3):
+        q.grad = torch.ones_like(q)
+        eager.step()
+    assert torch.equal(p, q)
+
+
+def test_strides_of_dimensions_of_one_element_mean_nothing(device):
+    p = torch.nn.Parameter(torch.randn(8, 1, 3, 3).to(device))
+    optimizer = create_optimizer("adamw_win", [p], backend="triton")
+    p.grad = torch.randn(8, 1, 3, 3).to(device).as_strided((8, 1, 3, 3), (9, 1, 3, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+    assert optimizer._plan.stepped == {0}
+
+
+def test_a_step_that_fails_is_not_built_upon(device, monkeypatch):
+    from hf_winopt.engine.triton.batch import Batch
+
+    params, optimizer = make(device)
+    train(params, optimizer, 0, 1)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
+        patch.setattr(Batch, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
+        optimizer.step()
+    assert optimizer._plan is None
 
 
 def test_a_rate_on_the_device_is_read_there(device):
@@ -223,6 +334,21 @@ def test_a_capture_without_a_step_before_it_is_refused(device, monkeypatch):
     monkeypatch.setattr(fused, "capturing", lambda params: True)
     for p in params:
         p.grad = torch.ones_like(p)
-    with pytest.raises(RuntimeError, match=r"outside of one, as in torch.cuda.graph's warm-up.*backend is 'triton'"):
+    with pytest.raises(RuntimeError, match=r"cannot be captured.*outside of it first.*backend='triton'"):
         optimizer.step()
     assert not optimizer.state
+
+
+def test_a_capture_of_a_step_that_the_eager_engine_shares_is_refused(device, monkeypatch):
+    from hf_winopt.optim import fused
+
+    params = [torch.nn.Parameter(torch.ones(6, 4).to(device)[:, ::2]), torch.nn.Parameter(torch.ones(3).to(device))]
+    optimizer = create_optimizer("adamw_win", params, backend="triton")
+    for p in params:
+        p.grad = torch.ones(p.shape).to(device)
+    with pytest.warns(UserWarning, match="gaps"):
+        optimizer.step()
+        optimizer.step()
+    monkeypatch.setattr(fused, "capturing", lambda params: True)
+    with pytest.raises(RuntimeError, match="not every parameter is stepped by the Triton engine"):
+        optimizer.step()
