@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bf16_params, step_time, traffic
-from hf_winopt import cli
+from benchmarks import bf16_params, first_step, step_time, traffic
+from hf_winopt import OPTIMIZERS, cli
 from recipes.glue import side_by_side
 
 ROOT = Path(__file__).parents[1]
@@ -38,9 +38,21 @@ def test_the_table_of_step_times():
     assert step_time.report(result, command[1].split()).strip() in README
 
 
+PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_bytes():
     rows = json.loads((RESULTS / "traffic.json").read_text())["rows"]
-    assert traffic.table(rows) in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert traffic.table(rows) in PERFORMANCE
+
+
+def test_the_tables_of_times():
+    assert (
+        step_time.report(json.loads((RESULTS / "step_time.json").read_text()), list(OPTIMIZERS)).strip() in PERFORMANCE
+    )
+    assert first_step.table(json.loads((RESULTS / "first_step.json").read_text())["rows"]) in PERFORMANCE
+    for row in json.loads((RESULTS / "host_time.json").read_text())["rows"]:
+        assert f"| {row['name']} | {row['host_us']:.0f} | " in PERFORMANCE
 
 
 def test_the_table_of_the_two_runs_on_cola():
