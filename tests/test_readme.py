@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bf16_params, first_step, step_time, traffic
+from benchmarks import bf16_params, first_step, plain_loops, step_time, traffic
 from hf_winopt import OPTIMIZERS, cli
 from recipes.glue import side_by_side
 
@@ -51,6 +51,7 @@ def test_the_tables_of_times():
         step_time.report(json.loads((RESULTS / "step_time.json").read_text()), list(OPTIMIZERS)).strip() in PERFORMANCE
     )
     assert first_step.table(json.loads((RESULTS / "first_step.json").read_text())["rows"]) in PERFORMANCE
+    assert plain_loops.report(json.loads((RESULTS / "plain_loops.json").read_text())).strip() in PERFORMANCE
     for row in json.loads((RESULTS / "host_time.json").read_text())["rows"]:
         assert f"| {row['name']} | {row['host_us']:.0f} | " in PERFORMANCE
 
