@@ -7,6 +7,7 @@ time, since each call costs as much as stepping tens of thousands of elements.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -139,6 +140,22 @@ def _kept(batch: list[Segment]) -> tuple[Tensor, ...]:
 
 
 @functools.cache
+def _ask_ahead() -> None:
+    """Find out beside the tracing what torch asks before it loads code for the CPU: a second of waiting.
+
+    The answer stays in a cache of torch's own, where it looks for it. Should that move, only the time is lost.
+    """
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            from torch._inductor import cpu_vec_isa
+
+            cpu_vec_isa.valid_vec_isa_list()  # which vector instructions work here, tried in processes of their own
+
+    threading.Thread(target=ask, daemon=True).start()
+
+
+@functools.cache
 def _compiled(
     one_pass: Pass, rule: Rule, names: tuple[str, ...], own_names: tuple[str, ...], kind: Kind
 ) -> Callable[..., tuple[Any, ...]]:
@@ -164,6 +181,8 @@ def _compiled(
             results.append(one_pass(rule, c, z, z.to(dtype), g.to(dtype), named, *[room[i] for room in kept]))
         return tuple(results)
 
+    if kind[2].type == "cpu":
+        _ask_ahead()
     run.__code__ = run.__code__.replace(co_name=f"run_{one_pass.__name__}")  # torch counts compilations per code object
     # Otherwise torch reads and computes the moments twice, once to store them and once for the norm of the direction
     options: dict[str, Any] | None = {"realize_opcount_threshold": 0} if one_pass is to_ratio else None
