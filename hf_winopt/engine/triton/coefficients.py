@@ -83,7 +83,8 @@ def grad_factor(
         factor = factor / tl.load(grad_scale).to(tl.float64)
     if CLIPS:
         all_g = tl.sqrt(added(squares, 0, n_squares, BLOCK))
-        tl.store(norm, all_g, mask=tl.program_id(0) == 0)
+        if tl.program_id(0) == 0:
+            tl.store(norm, all_g)
         limit = number(hyper, col.MAX_GRAD_NORM)
         share = limit / (all_g + 1e-6)
         factor = tl.where((limit == 0) | (share >= 1), factor, factor * share)  # a norm that is no number stays one
@@ -118,7 +119,7 @@ def coefficients(
     done = tl.load(step).to(tl.float64)
     every = number(hyper, col.RESTART_EVERY)
     t = tl.where((every > 0) & (done >= every), 1.0, done + 1)
-    tl.store(step, t.to(tl.float32), mask=live != 0)
+    tl.store(step, tl.where(live != 0, t, done).to(tl.float32))
 
     lr = number(hyper, col.LR)
     lr_at = number(hyper, col.LR_AT).to(tl.int64, bitcast=True)
