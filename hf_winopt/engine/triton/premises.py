@@ -49,9 +49,7 @@ class Premises:
         self._state = _addresses_of_state(state)
         self._groups = list(groups)
         # a gradient's form, for a parameter that has none yet its own; None where there shall be none
-        shown = [
-            p if g is None and i in expected else g for i, (p, g) in enumerate(zip(params, grads))
-        ]  # fmt: skip
+        shown = [p if g is None and i in expected else g for i, (p, g) in enumerate(zip(params, grads))]
         self._forms = [None if t is None else (t.nbytes, t.stride()) for t in shown]
         self._nbytes = [None if form is None else form[0] for form in self._forms]
         self._contiguous = all(t is None or t.is_contiguous() for t in shown)
