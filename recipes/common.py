@@ -1,4 +1,4 @@
-"""What every recipe needs around its training: arguments, the output folder, and two callbacks."""
+"""What every recipe needs around its training: arguments, the output folder, and the progress line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import difflib
 import itertools
 import json
 import shutil
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
-from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
@@ -130,32 +127,7 @@ def discard(paths: Sequence[Path]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-# ------------------------------------------------------------------------------------------------ callbacks
-
-
-class StepTimer(TrainerCallback):
-    """Seconds of each optimizer step, forward and backward included; loading data and evaluating are not."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._start = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._start = self._now()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(self._now() - self._start)
-
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the step is done when the GPU says so
-        return time.perf_counter()
-
-    @property
-    def median(self) -> float | None:
-        """Without the first step, which also pays for warming up."""
-        return statistics.median(self.seconds[1:]) if len(self.seconds) > 1 else None
+# ------------------------------------------------------------------------------------------------- progress
 
 
 class OneLineProgress(ProgressCallback):

@@ -5,12 +5,9 @@ None of the three names a user, an absolute path or a token.
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import os
 import platform
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,9 +17,10 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import Trainer
 
-Results = dict[str, Any]
+from hf_winopt.drawing import colour, picture
+from hf_winopt.files import plain, write_atomically, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
+Results = dict[str, Any]
 
 RESULTS_FILE = "results.json"
 CURVES_FILE = "curves.png"
@@ -34,7 +32,7 @@ def write_report(folder: Path, results: Results) -> None:
     results = plain(results)
     draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
     write_atomically(folder / CARD_FILE, model_card(results))
-    write_atomically(folder / RESULTS_FILE, json.dumps(results, indent=2, allow_nan=False) + "\n")
+    write_json(folder / RESULTS_FILE, results)
 
 
 def summary(results: Results) -> str:
@@ -113,87 +111,28 @@ def environment() -> dict[str, dict[str, Any]]:
     return {"versions": versions, "machine": machine}
 
 
-def public_name(name: str) -> str:
-    """A Hub name as it is; of a local folder only the last part."""
-    return Path(name).resolve().name if Path(name).exists() else name
-
-
-def public_command(script: str, argv: Sequence[str]) -> str:
-    """The command line for others: without tokens, and of paths elsewhere only the last part."""
-    words, secret = ["python", script], False
-    for word in argv:
-        if word.startswith("--"):
-            secret = word.partition("=")[0].endswith("token")
-        if not secret:
-            option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
-            words.append(shlex.quote(option + equals + _public_path(value)))
-    return " ".join(words)
-
-
-def _public_path(value: str) -> str:
-    path = Path(value)
-    if not path.is_absolute() and ".." not in path.parts:
-        return value
-    for home in (Path.cwd(), ROOT):
-        if path.resolve().is_relative_to(home):
-            return str(path.resolve().relative_to(home))
-    return f"PATH_TO/{path.name}"
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's own types; a number that is not finite becomes null, for JSON has no word for it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """All of the file or none of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(partial, path)
-
-
 # ------------------------------------------------------------------------------------------------ the picture
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # apart for colour-blind readers too
 
 
 def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
     """Training loss and headline metric against steps, one colour a run."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure  # draws without pyplot, hence without a screen or a chosen backend
-
     first = next(iter(runs.values()))
     metric = first["headline"]
     splits = list(first["metrics"])
-    style: dict[str, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
-    style |= {"grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}
-    with rc_context(style):
-        figure = Figure(figsize=(10, 4), layout="constrained")
+    with picture(path, f"{first['task']}, {first['model']['name']}", size=(10, 4)) as figure:
         left, right = figure.subplots(1, 2, sharex=True)
-        for (label, results), colour in zip(runs.items(), _COLOURS, strict=False):
+        for index, (label, results) in enumerate(runs.items()):
             train, evaluation = results["history"]["train"], results["history"]["evaluation"]
             marker = "o" if len(train) == 1 else None
-            left.plot(*_points(train, "loss"), color=colour, label=label, linewidth=1.6, marker=marker)
+            left.plot(*_points(train, "loss"), color=colour(index), label=label, linewidth=1.6, marker=marker)
             for split, line in zip(splits, ("-", "--"), strict=False):
                 points = _points([entry for entry in evaluation if entry["split"] == split], metric)
                 name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {_score(points[1][-1])}"
-                right.plot(*points, line, color=colour, label=name, linewidth=1.6, marker="o", markersize=3.5)
+                right.plot(*points, line, color=colour(index), label=name, linewidth=1.6, marker="o", markersize=3.5)
         left.set(title="Training loss", xlabel="steps")
         right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]} on validation", xlabel="steps")
         left.legend(loc="upper right")  # where a falling loss leaves room, as below a rising metric
         right.legend(loc="lower right")
-        figure.suptitle(f"{first['task']}, {first['model']['name']}", x=0.01, ha="left", weight="bold")
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
-    write_atomically(path, image.getvalue())
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:

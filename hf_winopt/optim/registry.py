@@ -27,6 +27,10 @@ PAPERS = {
     "LAMB": "Large Batch Optimization for Deep Learning: Training BERT in 76 Minutes (ICLR 2020)",
 }
 
+# Adan: 5 to 10 times AdamW's, as its authors say. LAMB and SGD: from the settings of the Win paper and of LAMB's own,
+# where the rates beside AdamW's lie between 1 and 20 times (LAMB), 100 and 1500 times (SGD).
+_LR_SCALES: dict[type[RuleOptimizer], float] = {Adan: 5.0, LAMB: 10.0, SGD: 1000.0}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,6 +51,11 @@ class Row:
     when: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lr_scale(self) -> float:
+        """The learning rate to try first, as a multiple of AdamW's on the same task."""
+        return _LR_SCALES.get(self.cls, 1.0)
 
     @property
     def paper(self) -> str:

@@ -37,11 +37,12 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 import hf_winopt  # noqa: F401  (makes `--optim adamw_win` and the others known to Trainer)
 from hf_winopt import WinOptTrainingArguments
+from hf_winopt.integrations.timing import StepTimer
+from hf_winopt.public import public_command, public_name
 from recipes import report
 from recipes.common import (
     OneLineProgress,
     RecipeError,
-    StepTimer,
     checkpoint_to_resume,
     discard,
     leftovers,
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         "seconds_per_step": timer.median,
         "resumed_at_step": trainer.state.global_step - len(timer.seconds),
         **report.environment(),
-        "command": report.public_command("recipes/glue/run_glue.py", argv),
+        "command": public_command(["python", "recipes/glue/run_glue.py"], argv),
     }
     if trainer.is_world_process_zero():
         report.write_report(folder, results)
@@ -232,7 +233,7 @@ def describe_model(name: str | None, dataset_name: str, model: PreTrainedModel) 
         origin = {"name": "tiny BERT", "source": "scratch"}
     else:
         name = name or DEFAULT_MODEL
-        origin = {"name": report.public_name(name), "source": "local" if Path(name).exists() else "hub"}
+        origin = {"name": public_name(name), "source": "local" if Path(name).exists() else "hub"}
     return origin | {"class": type(model).__name__, "parameters": model.num_parameters()}
 
 

@@ -255,13 +255,6 @@ def test_fp16_needs_a_gpu():
         run_glue.parse(["--task_name", "cola", "--fp16"])
 
 
-def test_public_command(tmp_path):
-    secret = ["--hub_token", "hf_abc", f"--dataset_name={tmp_path}/glue", "--hub-token=hf_abc", "--optim_args", "a=1"]
-    assert report.public_command("run.py", secret) == "python run.py --dataset_name=PATH_TO/glue --optim_args a=1"
-    inside = [str(report.ROOT / "recipes" / "x.yaml"), "../../glue"]
-    assert report.public_command("run.py", inside) == "python run.py recipes/x.yaml PATH_TO/glue"
-
-
 # ------------------------------------------------------------------------------------------------------ demo
 
 

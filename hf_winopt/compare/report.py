@@ -1,0 +1,238 @@
+"""`report.md`: the summary as a careful colleague would put it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hf_winopt.bench.table import markdown
+from hf_winopt.compare.statistics import BETTER, CONFIDENCE, FEWEST, NOT_ENOUGH, TIE, WORSE
+from hf_winopt.compare.summary import Summary
+
+PICTURES = {
+    "curves.png": "the metric against steps, mean and standard deviation over seeds",
+    "differences.png": "differences to the baseline, seed by seed, with their intervals",
+    "learning_rates.png": "the metric at the end for every learning rate tried",
+}
+
+
+def write(summary: Summary) -> str:
+    """The whole page."""
+    return "\n\n".join(part for part in _parts(summary) if part) + "\n"
+
+
+def results_table(summary: Summary) -> str:
+    """What came out for each optimizer, a row each."""
+    heads = ("optimizer", "lr", f"{_metric(summary)}, mean ± sd", "by seed", "difference to baseline", "verdict")
+    return markdown(heads, [_result_row(summary, row) for row in summary["optimizers"]])
+
+
+def cost_table(summary: Summary) -> str:
+    """Steps and time to the target and what a step costs, a row each."""
+    heads = ("optimizer", "steps to target", "verdict", "time to target", "verdict", "ms per step", "state MB")
+    return markdown(heads, [_cost_row(summary, row) for row in summary["optimizers"]])
+
+
+def _parts(summary: Summary) -> Iterator[str]:
+    yield f"# {_metric(summary)}: which optimizer?"
+    yield _unfinished(summary)
+    yield "\n".join(f"- {_sentence(summary, row)}" for row in summary["optimizers"])
+    yield "## At equal steps"
+    yield results_table(summary)
+    yield _how_to_read(summary)
+    yield "## On the way"
+    yield cost_table(summary)
+    yield _target(summary)
+    yield from (f"![{what}]({name})" for name, what in PICTURES.items() if name in summary.get("pictures", ()))
+    if summary["tuned"]:
+        yield "## Learning rates"
+        yield _grid_table(summary)
+        yield _grid_notes(summary)
+    if summary["mishaps"]:
+        yield "## What went wrong"
+        yield "\n".join(_mishap(entry) for entry in summary["mishaps"])
+    yield "## How it was made"
+    yield _made(summary)
+
+
+def _sentence(summary: Summary, row: Mapping[str, Any]) -> str:
+    name = f"**{row['label']}**"
+    if row["against_baseline"] is None:
+        return f"{name} is the baseline: {_spread(row['final'])} with lr {_lr(row)}."
+    verdicts = row["against_baseline"]
+    quality = verdicts["quality"]
+    words = {BETTER: "better", WORSE: "worse", TIE: "a tie", NOT_ENOUGH: "not enough runs to say"}
+    text = f"{name}: {words[quality['word']]} at equal steps{_because(summary, quality)}"
+    if summary["runs"][_FINISHED] and quality["word"] != NOT_ENOUGH:
+        text += f"; {_speed(verdicts['steps'], 'steps')}, {_speed(verdicts['time'], 'time')} to the baseline's result"
+    return text + "."
+
+
+_FINISHED = "finished"
+
+
+def _because(summary: Summary, verdict: Mapping[str, Any]) -> str:
+    if verdict["reason"]:
+        return f" ({verdict['reason']})"
+    interval = verdict["interval"]
+    if verdict["word"] == TIE:
+        half = (interval["high"] - interval["low"]) / 2
+        return f" (a difference below {number(half)} would not have been seen in {interval['n']} pairs)"
+    return f" (by {number(abs(interval['mean']))}, {interval['n']} pairs)"
+
+
+def _speed(verdict: Mapping[str, Any], what: str) -> str:
+    words = {BETTER: f"less {what}", WORSE: f"more {what}", TIE: f"a tie in {what}"}
+    fewer = {"steps": "fewer steps"} if verdict["word"] == BETTER else {}
+    return fewer.get(what, words.get(verdict["word"], f"no verdict on {what}"))
+
+
+def _result_row(summary: Summary, row: Mapping[str, Any]) -> list[str]:
+    against = row["against_baseline"]
+    seeds = " ".join(number(value) if _is_number(value) else str(value) for value in row["final"]["seeds"].values())
+    verdict = against["quality"] if against else None
+    return [
+        row["label"],
+        _lr(row),
+        _spread(row["final"]),
+        seeds or "-",
+        _interval(verdict["interval"]) if verdict else "baseline",
+        _word(verdict),
+    ]
+
+
+def _cost_row(summary: Summary, row: Mapping[str, Any]) -> list[str]:
+    against, met = row["against_baseline"], row["steps_to_target"]
+    runs = len(met["seeds"])
+    share = f" ({met['reached']} of {runs} runs)" if met["reached"] != runs else ""
+    steps = f"{met['mean']:.0f}{share}" if met["reached"] else "not reached"
+    seconds = row["seconds_to_target"]
+    return [
+        row["label"],
+        steps,
+        _word(against["steps"] if against else None),
+        "-" if seconds is None else duration(seconds),
+        _word(against["time"] if against else None),
+        "-" if row["seconds_per_step"] is None else number(1000 * row["seconds_per_step"]),
+        "-" if row["state_bytes"] is None else number(row["state_bytes"] / 1e6),
+    ]
+
+
+def _word(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return "-"
+    interval = verdict["interval"]
+    return f"**{verdict['word']}**" if interval and verdict["word"] in (BETTER, WORSE) else str(verdict["word"])
+
+
+def _how_to_read(summary: Summary) -> str:
+    direction = "Higher" if summary["greater_is_better"] else "Lower"
+    return (
+        f"{direction} is better. All at {summary['steps']} steps, the same model, data and order for the same seed; "
+        f"{summary['seeds']} seeds that no learning rate was chosen by. Differences are paired by seed, with their "
+        f"{CONFIDENCE:.0%} interval (t distribution): a tie is an interval that contains zero, and from fewer than "
+        f"{FEWEST} pairs nothing is said. Each interval stands by itself: of twenty comparisons of equals one "
+        "would look like a difference."
+    )
+
+
+def _target(summary: Summary) -> str:
+    return (
+        f"The target is what the baseline, {summary['baseline']}, reaches at its end in the mean: "
+        f"{number(summary['target'])}. Steps are interpolated between evaluations, and their mean is of the runs that "
+        "reached it; in the verdict a run that did not counts with all its steps. Time is steps times the median time "
+        "of a step, without loading data and evaluating."
+    )
+
+
+def _grid_table(summary: Summary) -> str:
+    rows = []
+    for row in summary["optimizers"]:
+        cells = []
+        for entry in row["grid"]:
+            value = number(entry["value"]) if entry["state"] == _FINISHED else entry["state"]
+            cell = f"{entry['lr']:g}: {value}"
+            cells.append(f"**{cell}**" if entry["lr"] == row["lr"] else cell)
+        rows.append([row["label"], ", ".join(cells)])
+    return markdown(("optimizer", f"{_metric(summary)} by learning rate, the chosen one bold"), rows)
+
+
+def _grid_notes(summary: Summary) -> str:
+    ends = [row["label"] for row in summary["optimizers"] if row["best_at_end_of_grid"]]
+    text = f"Chosen on {summary['tune_seeds']} other {'seed' if summary['tune_seeds'] == 1 else 'seeds'}."
+    if ends:
+        text += f" Still best at an end of the grid, so that a better rate may lie beyond: {', '.join(ends)}."
+    return text
+
+
+def _mishap(entry: Mapping[str, Any]) -> str:
+    run = f"{entry['optim']}, lr {entry['lr']:g}, seed {entry['seed']} ({entry['phase']})"
+    first = "".join(f"; an attempt before it failed: {reason}" for reason in entry["failures"])
+    if entry["state"] == _FINISHED:
+        return f"- {run}: finished at the second attempt{first}"
+    return f"- {run}: {entry['state']}: {entry['reason']}{first}"
+
+
+def _unfinished(summary: Summary) -> str:
+    missing = summary["runs"]["missing"]
+    return f"**Not finished: {missing} runs are missing.** What follows is of those that ended." if missing else ""
+
+
+def _made(summary: Summary) -> str:
+    runs, machine = summary["runs"], summary.get("machine", {})
+    versions = ", ".join(f"{key} {machine[key]}" for key in ("torch", "transformers", "hf_winopt") if machine.get(key))
+    hardware = ", ".join(str(machine[key]) for key in ("device", "cpu") if machine.get(key))
+    parts = [
+        f"```sh\n{summary['command']}\n```",
+        "`hf-winopt compare --report DIR` makes this page again from `runs.jsonl`.",
+        f"{runs['finished']} runs finished, {runs['diverged']} diverged, {runs['failed']} failed, "
+        f"{runs['tried_again']} were tried again; {duration(summary['wall_seconds'])} of runs in all, "
+        f"{summary['threads']} CPU {'thread' if summary['threads'] == 1 else 'threads'} each"
+        + (f", on {hardware}" if hardware else "")
+        + (f", with {versions}." if versions else "."),
+    ]
+    return "\n\n".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------------ numbers
+
+
+def number(value: float | None) -> str:
+    """Three digits at least, and no fraction from 1000 on."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _spread(final: Mapping[str, Any]) -> str:
+    mean, sd = final["mean"], final["sd"]
+    return number(mean) if sd is None or not math.isfinite(sd) else f"{number(mean)} ± {number(sd)}"
+
+
+def _interval(interval: Mapping[str, Any] | None) -> str:
+    if interval is None:
+        return "-"
+    mean, low, high = (f"{'+' if interval[key] > 0 else ''}{number(interval[key])}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _lr(row: Mapping[str, Any]) -> str:
+    return "none worked" if row["lr"] is None else f"{row['lr']:g}"
+
+
+def _metric(summary: Summary) -> str:
+    return str(summary["metric"]).removeprefix("eval_").replace("_", " ")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))

@@ -1,0 +1,149 @@
+"""What was asked for, as `plan.json` in the output folder keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_winopt.compare.contenders import Contender
+from hf_winopt.files import write_json
+
+PLAN_FILE = "plan.json"
+
+# Arguments that the comparison gives to every run itself.
+_OURS = {
+    "optim": "--optims names the optimizers",
+    "optim_args": "options follow a name in --optims: name[option=value]",
+    "seed": "--seeds says how many",
+    "data_seed": "the seed of a run fixes the order of the data too",
+    "output_dir": "every run has a folder of its own below --out",
+    "overwrite_output_dir": "every run has a folder of its own below --out",
+    "resume_from_checkpoint": "runs start from step 0, and the comparison goes on where it was",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A comparison.
+
+    Args:
+        script: what `hf-winopt run` runs: `("train.py",)`, or `("-m", "package.module")`.
+        arguments: of the script, the same for every run.
+        contenders: the optimizers.
+        tune_seeds: how many seeds choose the learning rate.
+        seeds: how many fresh seeds give the result.
+        metric: of Trainer's evaluations.
+        greater_is_better: what is good in this metric.
+        baseline: label that the others are held against; None leaves it to the results (`summary.choose_baseline`).
+        extensions: how many times grids may go on.
+        threads: of a run on the CPU; part of the settings, since sums come out otherwise with another number.
+        keep_models: leave weights and checkpoints where they are.
+        fingerprint: of the script's text; None for a module.
+        command: the words after `hf-winopt compare`, as they were typed.
+    """
+
+    script: tuple[str, ...]
+    arguments: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+    tune_seeds: int = 1
+    seeds: int = 3
+    metric: str = "eval_loss"
+    greater_is_better: bool = False
+    baseline: str | None = None
+    extensions: int = 3
+    threads: int = 1
+    keep_models: bool = False
+    fingerprint: str | None = None
+    command: tuple[str, ...] = ()
+
+    def contender(self, label: str) -> Contender:
+        """The contender of that label."""
+        return next(contender for contender in self.contenders if contender.label == label)
+
+    def score(self, value: float) -> float:
+        """`value` of the metric as something of which less is better."""
+        return -value if self.greater_is_better else value
+
+
+def fingerprint(script: Sequence[str]) -> str | None:
+    """Of a script's text; None for a module."""
+    return None if script[0] == "-m" else hashlib.sha256(Path(script[0]).read_bytes()).hexdigest()[:16]
+
+
+def script_lr(arguments: Sequence[str]) -> tuple[float | None, tuple[str, ...]]:
+    """The last `--learning_rate` among the script's arguments, and the others.
+
+    Raises:
+        ValueError: it is no number, or an argument is among them that the comparison gives itself.
+    """
+    rate, others, words = None, [], iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        name = option.removeprefix("--").replace("-", "_") if option.startswith("--") else ""
+        if name in _OURS:
+            raise ValueError(f"{option} cannot be among the script's arguments: {_OURS[name]}")
+        if name != "learning_rate":
+            others.append(word)
+            continue
+        value = value if equals else next(words, "")
+        try:
+            rate = float(value)
+        except ValueError:
+            raise ValueError(f"--learning_rate {value!r} is no number") from None
+    return rate, tuple(others)
+
+
+def adopt(folder: Path, settings: Settings, *, any_run: bool) -> None:
+    """Write the settings into the folder; an earlier comparison there is gone on with, if it is the same.
+
+    More optimizers, rates or seeds, or another metric, are the same: the runs that are there still count.
+
+    Raises:
+        ValueError: `any_run` exists that these settings would not make.
+    """
+    path = folder / PLAN_FILE
+    if path.exists() and any_run:
+        before = load(folder)
+        for name, what in (
+            ("script", "another script"),
+            ("arguments", "other arguments of the script"),
+            ("threads", "another number of threads"),
+            ("fingerprint", "another text of the script, which has changed since"),
+        ):
+            old, new = getattr(before, name), getattr(settings, name)
+            if old != new:
+                raise ValueError(
+                    f"{folder} holds runs with {what} ({_shown(old)}; now {_shown(new)}): "
+                    "take another --out, or delete that folder"
+                )
+    write_json(path, dataclasses.asdict(settings))
+
+
+def threads_before(folder: Path) -> int | None:
+    """The number of threads of the comparison that is in the folder; None if there is none."""
+    return load(folder).threads if (folder / PLAN_FILE).exists() else None
+
+
+def load(folder: Path) -> Settings:
+    """What `adopt` wrote.
+
+    Raises:
+        ValueError: there is no comparison in that folder.
+    """
+    try:
+        known: dict[str, Any] = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+        contenders = tuple(Contender(**{**entry, "rates": tuple(entry["rates"])}) for entry in known["contenders"])
+        known |= {key: tuple(known[key]) for key in ("script", "arguments", "command")}
+        known["contenders"] = contenders
+        return Settings(**known)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds no comparison: its {PLAN_FILE} cannot be read ({error})") from None
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) or "none" if isinstance(value, tuple) else str(value)

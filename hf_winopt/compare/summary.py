@@ -1,0 +1,192 @@
+"""`summary.json`: all that the report says, as numbers; made from the settings and the outcomes alone."""
+
+from __future__ import annotations
+
+import math
+import statistics as medians
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hf_winopt.compare import rates
+from hf_winopt.compare.contenders import Contender, labels
+from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
+from hf_winopt.compare.plan import Plan, Run
+from hf_winopt.compare.settings import Settings
+from hf_winopt.compare.statistics import Verdict, judge, spread, steps_to
+from hf_winopt.public import public_command
+
+Summary = dict[str, Any]
+Outcomes = Mapping[Run, Outcome]
+
+
+def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
+    """Everything the report says but versions, machine and time of day.
+
+    Args:
+        settings: what was asked for.
+        plan: the runs as far as they are known.
+        outcomes: of the runs that ended; the summary is of these.
+    """
+    baseline = choose_baseline(settings, outcomes)
+    views = {contender.label: _View(settings, contender, plan, outcomes) for contender in settings.contenders}
+    target = spread(list(views[baseline].values.values()))[0]
+    for view in views.values():
+        view.aim(target)
+    ended = [outcomes[run] for run in plan.runs if run in outcomes]
+    missing = len(plan.runs) - len(ended) + plan.unnamed
+    return {
+        "metric": settings.metric,
+        "greater_is_better": settings.greater_is_better,
+        "baseline": baseline,
+        "target": target,
+        "steps": max((outcome.steps for outcome in ended if outcome.state == FINISHED), default=0),
+        "seeds": settings.seeds,
+        "tune_seeds": settings.tune_seeds,
+        "threads": settings.threads,
+        "tuned": any(run.phase == "tune" for run in plan.runs),
+        "command": public_command(["hf-winopt", "compare"], settings.command),
+        "runs": {state: sum(o.state == state for o in ended) for state in (FINISHED, DIVERGED, FAILED)}
+        | {"missing": missing, "tried_again": sum(bool(outcome.failures) for outcome in ended)},
+        "wall_seconds": math.fsum(outcome.wall_seconds for outcome in ended),
+        "optimizers": [view.summary(None if label == baseline else views[baseline]) for label, view in views.items()],
+        "mishaps": [
+            {**asdict(run), "state": outcome.state, "reason": outcome.reason, "failures": list(outcome.failures)}
+            for run in plan.runs
+            if (outcome := outcomes.get(run)) and (outcome.state != FINISHED or outcome.failures)
+        ],
+    }
+
+
+def choose_baseline(settings: Settings, outcomes: Outcomes) -> str:
+    """Whom the others are held against: as asked for, otherwise the best at the end of transformers' own.
+
+    Where all are ours it is the first.
+    """
+    if settings.baseline:
+        return settings.baseline
+    theirs = [contender.label for contender in settings.contenders if not contender.is_ours]
+
+    def score(label: str) -> float:
+        values = [outcome.value(settings.metric) for run, outcome in outcomes.items() if _is_final(run, label)]
+        mean = spread([settings.score(value) for value in values if math.isfinite(value)])[0]
+        return mean if math.isfinite(mean) else math.inf
+
+    return min(theirs, key=score) if theirs else labels(settings.contenders)[0]
+
+
+class _View:
+    """What the outcomes say of one contender."""
+
+    def __init__(self, settings: Settings, contender: Contender, plan: Plan, outcomes: Outcomes) -> None:
+        self.settings, self.contender, self.plan = settings, contender, plan
+        self.tuning = {r: o for r, o in outcomes.items() if r.phase == "tune" and r.optim == contender.label}
+        self.final = {r.seed: o for r, o in sorted(outcomes.items(), key=_seed) if _is_final(r, contender.label)}
+        self.values = {s: o.value(settings.metric) for s, o in self.final.items() if o.state == FINISHED}
+        self.seconds_per_step = _median(o.seconds_per_step for o in self.final.values())
+        self.reached: dict[int, float | None] = {}
+
+    @property
+    def steps(self) -> int:
+        return max((outcome.steps for outcome in self.final.values()), default=0)
+
+    def aim(self, target: float) -> None:
+        """Find the step at which every seed meets the target."""
+        score, metric = self.settings.score, self.settings.metric
+        for seed, outcome in self.final.items():
+            if outcome.state != FAILED and math.isfinite(target):
+                curve = [(step, score(value)) for step, value in outcome.curve(metric)]
+                self.reached[seed] = steps_to(curve, score(target))
+
+    def lost(self) -> int:
+        return sum(outcome.state == DIVERGED for outcome in self.final.values())
+
+    def summary(self, baseline: _View | None) -> Summary:
+        label = self.contender.label
+        mean, sd = spread(list(self.values.values()))
+        reached = [step for step in self.reached.values() if step is not None]
+        steps = spread(reached)[0]
+        return {
+            "label": label,
+            "optim": self.contender.name,
+            "optim_args": self.contender.optim_args,
+            "lr": self.plan.chosen.get(label),
+            "grid": self._grid(),
+            "best_at_end_of_grid": self._at_end(),
+            "final": {"mean": mean, "sd": sd, "seeds": {str(s): self._final(s) for s in self.final}},
+            "diverged": self.lost(),
+            "failed": sum(outcome.state == FAILED for outcome in self.final.values()),
+            "steps_to_target": {"mean": steps, "reached": len(reached), "seeds": dict(self.reached)},
+            "seconds_per_step": self.seconds_per_step,
+            "seconds_to_target": _times(steps, self.seconds_per_step),
+            "state_bytes": _median(outcome.state_bytes for outcome in self.final.values()),
+            "against_baseline": None if baseline is None else self._against(baseline),
+        }
+
+    def _final(self, seed: int) -> float | str:
+        return self.values[seed] if seed in self.values else self.final[seed].state
+
+    def _grid(self) -> list[Summary]:
+        by_rate: dict[float, list[Outcome]] = {}
+        for run, outcome in self.tuning.items():
+            by_rate.setdefault(run.lr, []).append(outcome)
+        return [
+            {
+                "lr": lr,
+                "value": spread([o.value(self.settings.metric) for o in by_rate[lr]])[0],
+                "state": next((o.state for o in by_rate[lr] if o.state != FINISHED), FINISHED),
+            }
+            for lr in sorted(by_rate)
+        ]
+
+    def _at_end(self) -> bool:
+        grid = self._grid()
+        return rates.is_at_end({row["lr"]: self.settings.score(row["value"]) for row in grid}) if grid else False
+
+    def _against(self, baseline: _View) -> Summary:
+        both = [seed for seed in self.values if seed in baseline.values]
+        quality = judge(
+            [self.values[seed] - baseline.values[seed] for seed in both],
+            less_is_better=not self.settings.greater_is_better,
+            lost=(self.lost(), baseline.lost()),
+        )
+        steps = self._sooner(baseline, 1.0, 1.0)
+        mine, theirs = self.seconds_per_step, baseline.seconds_per_step
+        time = self._sooner(baseline, mine, theirs) if mine and theirs else Verdict("not measured")
+        return {"quality": asdict(quality), "steps": asdict(steps), "time": asdict(time)}
+
+    def _sooner(self, baseline: _View, mine: float, theirs: float) -> Verdict:
+        """Of the seeds where one of the two met the target; the other, if it did not, counts as meeting it at the end.
+
+        So a difference from a run that never met it is at least what is said.
+        """
+        both = [seed for seed in self.reached if seed in baseline.reached]
+        seeds = [s for s in both if self.reached[s] is not None or baseline.reached[s] is not None]
+        differences = [self._met(s) * mine - baseline._met(s) * theirs for s in seeds]
+        verdict = judge(differences, less_is_better=True, lost=(self.lost(), baseline.lost()))
+        late = sum(self.reached[s] is None for s in self.reached)
+        if late and not verdict.reason:
+            reason = f"{late} of its {len(self.reached)} runs did not reach the target and count with all their steps"
+            return Verdict(verdict.word, verdict.interval, reason)
+        return verdict
+
+    def _met(self, seed: int) -> float:
+        met = self.reached[seed]
+        return float(self.steps) if met is None else met
+
+
+def _is_final(run: Run, label: str) -> bool:
+    return run.phase == "final" and run.optim == label
+
+
+def _seed(item: tuple[Run, Outcome]) -> int:
+    return item[0].seed
+
+
+def _median(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return medians.median(known) if known else None
+
+
+def _times(steps: float, seconds: float | None) -> float | None:
+    return None if seconds is None or not math.isfinite(steps) else steps * seconds

@@ -1,0 +1,35 @@
+"""How long training steps take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from transformers.trainer_callback import TrainerCallback
+
+
+class StepTimer(TrainerCallback):
+    """Seconds of each optimizer step, forward and backward included; loading data and evaluating are not."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._start = self._now()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(self._now() - self._start)
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the step is done when the GPU says so
+        return time.perf_counter()
+
+    @property
+    def median(self) -> float | None:
+        """Without the first step, which also pays for warming up; None where there is no other."""
+        return statistics.median(self.seconds[1:]) if len(self.seconds) > 1 else None

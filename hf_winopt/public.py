@@ -1,0 +1,37 @@
+"""What may be shown to others of a command line: no token, and of a path elsewhere only its last part."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def public_name(name: str) -> str:
+    """A Hub name as it is; of a local folder only the last part."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
+    """`program` and `argv` as a shell takes them: without tokens, and of paths elsewhere only the last part."""
+    words, secret = list(program), False
+    for word in argv:
+        if word.startswith("--"):
+            secret = word.partition("=")[0].endswith("token")
+        if not secret:
+            option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+            words.append(shlex.quote(option + equals + public_path(value)))
+    return " ".join(words)
+
+
+def public_path(value: str) -> str:
+    """A path below the current folder or this package's, from there; of any other only the last part."""
+    path = Path(value)
+    if not path.is_absolute() and ".." not in path.parts:
+        return value
+    for home in (Path.cwd(), ROOT):
+        if path.resolve().is_relative_to(home):
+            return str(path.resolve().relative_to(home))
+    return f"PATH_TO/{path.name}"

@@ -1,0 +1,10 @@
+"""What is shown of a command line to others."""
+
+from hf_winopt.public import ROOT, public_command
+
+
+def test_public_command(tmp_path):
+    secret = ["--hub_token", "hf_abc", f"--dataset_name={tmp_path}/glue", "--hub-token=hf_abc", "--optim_args", "a=1"]
+    assert public_command(["python", "run.py"], secret) == "python run.py --dataset_name=PATH_TO/glue --optim_args a=1"
+    inside = [str(ROOT / "recipes" / "x.yaml"), "../../glue"]
+    assert public_command(["python", "run.py"], inside) == "python run.py recipes/x.yaml PATH_TO/glue"
