@@ -1,0 +1,75 @@
+"""A script that trains nothing and leaves what Trainer leaves, and a comparison of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_winopt import cli
+
+# The score falls towards |log10(lr / best)|: 1e-2 is best for adan, 1e-3 for the others. `--curse` says what goes wrong.
+TOY = """
+import argparse, json, math, os, random, sys
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+for name in ("optim", "optim_args", "output_dir", "curse"):
+    parser.add_argument(f"--{name}", default="")
+parser.add_argument("--learning_rate", type=float)
+parser.add_argument("--seed", type=int)
+args = parser.parse_args()
+output = Path(args.output_dir)
+output.mkdir(parents=True)
+here = f"{args.optim} {args.learning_rate:g} {args.seed}"
+if args.curse and here.startswith(args.curse.partition(":")[2]):
+    if args.curse.startswith("fail:"):
+        raise RuntimeError(f"cursed {here}")
+    if args.curse.startswith("once:") and not (output.parent / "tried").exists():
+        (output.parent / "tried").touch()
+        sys.exit(3)
+best = 1e-2 if args.optim == "adan" else 1e-3
+floor = abs(math.log10(args.learning_rate / best)) + 0.02 * random.Random(here).random() + 0.1 * args.seed % 0.3
+if args.curse.startswith("nan:") and here.startswith(args.curse[4:]):
+    floor = math.nan
+log = []
+for step in range(10, 101, 10):
+    log.append({"loss": floor + 1 / step, "step": step})
+    log.append({"eval_loss": floor + 2 / step, "eval_accuracy": 1 / (1 + floor), "eval_runtime": 9.0, "step": step})
+log.append({"train_runtime": 7.0 if args.optim == "adan" else 5.0, "step": 100})
+(output / "trainer_state.json").write_text(json.dumps({"global_step": 100, "log_history": log}))
+(output / "model.safetensors").write_text("large")
+print("threads", os.environ["OMP_NUM_THREADS"])
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The current folder, with the script `toy.py`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.py").write_text(TOY)
+    return tmp_path
+
+
+def compare(*words: str) -> int:
+    """`hf-winopt compare ...` in this process; the exit status."""
+    try:
+        return cli.main(["compare", *map(str, words)])
+    except SystemExit as exit:
+        return int(exit.code or 0)
+
+
+def summary(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+def but_for_times(out: Path) -> tuple[list[dict], dict, str]:
+    """Raw results, summary and report without what takes another time each time."""
+    runs = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+    runs = [{key: run[key] for key in run if key not in ("wall_seconds", "seconds_per_step")} for run in runs]
+    numbers = summary(out)
+    for key in ("wall_seconds", "command"):
+        numbers.pop(key)
+    lines = (out / "report.md").read_text().splitlines()
+    return runs, numbers, "\n".join(line for line in lines if "of runs in all" not in line and "compare toy" not in line)
