@@ -1,7 +1,8 @@
-"""What may be shown to others of a command line: no token, and of a path elsewhere only its last part."""
+"""What may be shown to others of command lines and messages: no token, and of a path elsewhere only its last part."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
             option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
             words.append(shlex.quote(option + equals + public_path(value)))
     return " ".join(words)
+
+
+def public_text(text: str) -> str:
+    """A message with every absolute path in it as `public_path` shows it."""
+    return re.sub(r"(?<![\w/.:-])/[\w.@+-]+(?:/[\w.@+-]+)+", lambda path: public_path(path[0]), text)
 
 
 def public_path(value: str) -> str:

@@ -1,6 +1,6 @@
 """What is shown of a command line to others."""
 
-from hf_winopt.public import ROOT, public_command
+from hf_winopt.public import ROOT, public_command, public_text
 
 
 def test_public_command(tmp_path):
@@ -8,3 +8,8 @@ def test_public_command(tmp_path):
     assert public_command(["python", "run.py"], secret) == "python run.py --dataset_name=PATH_TO/glue --optim_args a=1"
     inside = [str(ROOT / "recipes" / "x.yaml"), "../../glue"]
     assert public_command(["python", "run.py"], inside) == "python run.py recipes/x.yaml PATH_TO/glue"
+
+
+def test_public_text():
+    text = f"No such file: '/home/ann/data/x.csv' (https://a.b/c/d, and/or, {ROOT}/tests/x.py)"
+    assert public_text(text) == "No such file: 'PATH_TO/x.csv' (https://a.b/c/d, and/or, tests/x.py)"

@@ -11,8 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hf_winopt.public import public_text
+
 STATE_FILE = "trainer_state.json"  # Trainer's own name for it
 RECORD_FILE = "record.json"
+
+ATTEMPT = "=== attempt "  # begins a line of the log
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
@@ -125,14 +129,15 @@ def state_file(output: Path) -> Path | None:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that says something: of a traceback, the error."""
+    """Of the last attempt's log the last line that says something: of a traceback, the error."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "no log"
-    lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+    *_, last = text.split(ATTEMPT)
+    lines = [line.strip() for line in re.split(r"[\r\n]", last.partition("\n")[2]) if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
-    return (errors or lines or ["nothing was logged"])[-1][:300]
+    return public_text((errors or lines or ["it logged nothing"])[-1][:300])
 
 
 def _load(path: Path) -> dict[str, Any] | None:

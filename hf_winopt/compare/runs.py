@@ -150,7 +150,7 @@ def _spawn(job: Job, device: str | None, guard: Guard, attempt: int) -> int:
         environment["CUDA_VISIBLE_DEVICES"] = device
     line = [sys.executable, "-m", "hf_winopt.compare.child", str(job.folder), *job.words]
     with (job.folder / "log.txt").open("ab") as log:
-        log.write(f"=== attempt {attempt}: hf-winopt run {shlex.join(job.words)}\n".encode())
+        log.write(f"{outcome.ATTEMPT}{attempt}: hf-winopt run {shlex.join(job.words)}\n".encode())
         log.flush()
         # A session of its own: Ctrl-C is for the comparison, and the end of its pipe then ends the run.
         with subprocess.Popen(

@@ -13,7 +13,7 @@ from hf_winopt.compare.contenders import Contender, labels
 from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
 from hf_winopt.compare.plan import Plan, Run
 from hf_winopt.compare.settings import Settings
-from hf_winopt.compare.statistics import Verdict, judge, spread, steps_to
+from hf_winopt.compare.statistics import WORSE, Verdict, judge, spread, steps_to
 from hf_winopt.public import public_command
 
 Summary = dict[str, Any]
@@ -150,12 +150,12 @@ class _View:
             less_is_better=not self.settings.greater_is_better,
             lost=(self.lost(), baseline.lost()),
         )
-        steps = self._sooner(baseline, 1.0, 1.0)
+        steps = self._sooner(baseline, 1.0, 1.0, quality)
         mine, theirs = self.seconds_per_step, baseline.seconds_per_step
-        time = self._sooner(baseline, mine, theirs) if mine and theirs else Verdict("not measured")
+        time = self._sooner(baseline, mine, theirs, quality) if mine and theirs else Verdict("not measured")
         return {"quality": asdict(quality), "steps": asdict(steps), "time": asdict(time)}
 
-    def _sooner(self, baseline: _View, mine: float, theirs: float) -> Verdict:
+    def _sooner(self, baseline: _View, mine: float, theirs: float, quality: Verdict) -> Verdict:
         """Of the seeds where one of the two met the target; the other, if it did not, counts as meeting it at the end.
 
         So a difference from a run that never met it is at least what is said.
@@ -165,6 +165,8 @@ class _View:
         differences = [self._met(s) * mine - baseline._met(s) * theirs for s in seeds]
         verdict = judge(differences, less_is_better=True, lost=(self.lost(), baseline.lost()))
         late = sum(self.reached[s] is None for s in self.reached)
+        if late == len(self.reached) and quality.word == WORSE:
+            return Verdict(WORSE, verdict.interval, "none of its runs reached the target")
         if late and not verdict.reason:
             reason = f"{late} of its {len(self.reached)} runs did not reach the target and count with all their steps"
             return Verdict(verdict.word, verdict.interval, reason)

@@ -9,7 +9,8 @@ import pytest
 
 from hf_winopt import cli
 
-# The score falls towards |log10(lr / best)|: 1e-2 is best for adan, 1e-3 for the others. `--curse` says what goes wrong.
+# The loss falls towards |log10(lr / best)|; best is 1e-2 for adan, 1e-3 for the others. `--curse` says what goes wrong:
+# fail:OPTIM LR SEED always, once:... at the first attempt, nan:... by diverging; semicolons between several.
 TOY = """
 import argparse, json, math, os, random, sys
 from pathlib import Path
@@ -23,16 +24,15 @@ args = parser.parse_args()
 output = Path(args.output_dir)
 output.mkdir(parents=True)
 here = f"{args.optim} {args.learning_rate:g} {args.seed}"
-if args.curse and here.startswith(args.curse.partition(":")[2]):
-    if args.curse.startswith("fail:"):
-        raise RuntimeError(f"cursed {here}")
-    if args.curse.startswith("once:") and not (output.parent / "tried").exists():
-        (output.parent / "tried").touch()
-        sys.exit(3)
+curse = {what: kind for kind, _, what in (each.partition(":") for each in args.curse.split(";"))}.get(here)
+if curse == "fail":
+    raise RuntimeError(f"cursed {here}")
+if curse == "once" and not (output.parent / "tried").exists():
+    (output.parent / "tried").touch()
+    sys.exit(3)
 best = 1e-2 if args.optim == "adan" else 1e-3
 floor = abs(math.log10(args.learning_rate / best)) + 0.02 * random.Random(here).random() + 0.1 * args.seed % 0.3
-if args.curse.startswith("nan:") and here.startswith(args.curse[4:]):
-    floor = math.nan
+floor = math.nan if curse == "nan" else floor
 log = []
 for step in range(10, 101, 10):
     log.append({"loss": floor + 1 / step, "step": step})
@@ -72,4 +72,8 @@ def but_for_times(out: Path) -> tuple[list[dict], dict, str]:
     for key in ("wall_seconds", "command"):
         numbers.pop(key)
     lines = (out / "report.md").read_text().splitlines()
-    return runs, numbers, "\n".join(line for line in lines if "of runs in all" not in line and "compare toy" not in line)
+    return (
+        runs,
+        numbers,
+        "\n".join(line for line in lines if "of runs in all" not in line and "compare toy" not in line),
+    )

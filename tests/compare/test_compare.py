@@ -1,0 +1,180 @@
+"""The whole command on a script that only pretends to train: plan, going on, failure, divergence, report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.compare.conftest import but_for_times, compare, summary
+
+OURS = ["--optims", "adamw_torch,adan", "--jobs", "2", "--out", "out"]
+ALL = [*OURS, "--learning_rate", "1e-3"]
+ONE_RATE = [*OURS, "--lrs", "1e-3"]
+
+
+def statuses(folder):
+    return {path.parent.relative_to(folder / "runs"): path for path in folder.glob("runs/*/*/*/status.json")}
+
+
+def test_from_plan_to_report(toy, capsys):
+    assert compare("toy.py", *ALL, "--dry-run") == 0
+    plan = capsys.readouterr().out
+    assert plan.count("tune ") == 6 and "final  seeds 1 to 3 of each of 2" in plan
+    assert "12 runs, 0 done, 2 at a time" in plan and "time: known once the first run has ended" in plan
+    assert "hf-winopt run toy.py --optim adamw_torch --learning_rate 0.00033 --seed 1001" in plan
+    assert not (toy / "out").exists()
+
+    assert compare("toy.py", *ALL) == 0
+    printed = capsys.readouterr()
+    result = summary(toy / "out")
+    assert printed.out.strip() == (toy / "out" / "report.md").read_text().strip()
+    assert "14 of 14: adan lr 0.015 seed 3: eval_loss " in printed.err and "left" in printed.err
+
+    one, other = result["optimizers"]
+    assert result["baseline"] == "adamw_torch" and one["against_baseline"] is None
+    assert one["lr"] == 1e-3 and other["lr"] == 1.5e-2  # the nearest to 1e-2, where the toy's adan is at its best
+    assert [entry["lr"] for entry in other["grid"]] == [1.7e-3, 5e-3, 1.5e-2, 4.5e-2]
+    assert len(one["grid"]) == 4 and not one["best_at_end_of_grid"]  # gone on beside adan's, which was at its end
+    assert one["seconds_per_step"] == 0.05 and other["seconds_per_step"] == 0.07  # by Trainer's own log
+    assert other["against_baseline"]["quality"]["word"] == "worse"
+    assert result["runs"] == {"finished": 14, "diverged": 0, "failed": 0, "missing": 0, "tried_again": 0}
+    assert result["machine"]["torch"] and result["pictures"] == ["curves.png", "differences.png", "learning_rates.png"]
+    for name in result["pictures"]:
+        assert (toy / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+    folder = toy / "out" / "runs" / "adan" / "lr_0.015" / "seed_1"
+    assert "run toy.py --optim adan --learning_rate 0.015 --seed 1 " in (folder / "command.txt").read_text()
+    assert "threads" in (folder / "log.txt").read_text() and json.loads((folder / "status.json").read_text())
+    assert not (folder / "output" / "model.safetensors").exists()  # deleted: fourteen of them would fill a disk
+
+    again(toy, capsys)
+
+
+def again(toy, capsys):
+    """A finished comparison: nothing is repeated, the report is made again, more seeds are added."""
+    before = but_for_times(toy / "out")
+    made = {path: path.stat().st_mtime_ns for path in statuses(toy / "out").values()}
+    assert compare("toy.py", *ALL) == 0
+    assert {path: path.stat().st_mtime_ns for path in statuses(toy / "out").values()} == made
+
+    (toy / "out" / "report.md").unlink()
+    assert compare("--report", "out") == 0
+    assert but_for_times(toy / "out") == before
+    (toy / "out" / "runs").rename(toy / "elsewhere")  # the raw results alone will do
+    assert compare("--report", "out") == 0
+    assert but_for_times(toy / "out") == before
+    (toy / "elsewhere").rename(toy / "out" / "runs")
+
+    capsys.readouterr()
+    assert compare("toy.py", *ALL, "--seeds", "4", "--dry-run") == 0
+    assert "16 runs, 14 done" in (shown := capsys.readouterr().out) and "time: about " in shown
+    assert compare("toy.py", *ALL, "--seeds", "4", "--metric", "accuracy") == 0
+    result = summary(toy / "out")
+    assert result["greater_is_better"] and result["metric"] == "eval_accuracy"
+    assert len(result["optimizers"][0]["final"]["seeds"]) == 4
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_the_report_reads_as_a_verdict(toy):
+    assert compare("toy.py", *ONE_RATE, "--seeds", "5") == 0
+    report = (toy / "out" / "report.md").read_text()
+    assert "- **adamw_torch** is the baseline:" in report
+    assert "- **adan**: worse at equal steps (by" in report and "more steps, more time to the baseline's" in report
+    assert "| **worse** |" in report and "not reached" in report
+    assert "hf-winopt compare toy.py --optims adamw_torch,adan --jobs 2 --out out --lrs 1e-3 --seeds 5" in report
+    assert "## Learning rates" not in report  # one rate for all: nothing was tuned
+    assert str(toy) not in report + (toy / "out" / "summary.json").read_text()
+
+
+def test_two_seeds_say_nothing(toy):
+    assert compare("toy.py", *ONE_RATE, "--seeds", "2") == 0
+    assert "- **adan**: not enough runs to say at equal steps" in (toy / "out" / "report.md").read_text()
+
+
+def test_what_goes_wrong_is_tried_once_more_and_reported(toy, capsys):
+    curses = "fail:adan 0.001 2;once:adan 0.001 3;nan:adan 0.001 4"
+    line = ("toy.py", "--curse", curses, *ONE_RATE, "--seeds", "5")
+    assert compare(*line) == 0
+    result = summary(toy / "out")
+    assert result["runs"] == {"finished": 8, "diverged": 1, "failed": 1, "missing": 0, "tried_again": 2}
+    row = result["optimizers"][1]
+    seeds = {seed: value if isinstance(value, str) else "value" for seed, value in row["final"]["seeds"].items()}
+    assert seeds == {"1": "value", "2": "failed", "3": "value", "4": "diverged", "5": "value"}
+    quality = row["against_baseline"]["quality"]
+    assert quality["word"] == "worse" and quality["interval"]["n"] == 3
+    assert quality["reason"] == "1 of its runs diverged, 0 of the baseline's"
+
+    reasons = [(mishap["reason"], len(mishap["failures"])) for mishap in result["mishaps"]]
+    failed = "exit status 1: RuntimeError: cursed adan 0.001 2"
+    assert reasons == [(failed, 1), ("", 1), ("eval_loss at the end is nan", 0)]
+    report = (toy / "out" / "report.md").read_text()
+    assert "adan, lr 0.001, seed 2 (final): failed: exit status 1: RuntimeError: cursed adan 0.001 2" in report
+    assert "adan, lr 0.001, seed 3 (final): finished at the second attempt" in report
+    assert "adan, lr 0.001, seed 4 (final): diverged: eval_loss at the end is nan" in report
+
+    path = toy / "out" / "runs" / "adan" / "lr_0.001" / "seed_2" / "log.txt"
+    log = path.read_text()
+    assert "=== attempt 1" in log and "=== attempt 2" in log and "=== attempt 3" not in log
+    assert compare(*line) == 0 and path.read_text() == log
+    assert compare(*line, "--retry-failed") == 0
+    assert path.read_text().startswith(log) and "=== attempt 1" in path.read_text()[len(log) :]
+
+
+def test_a_metric_that_is_not_logged_ends_it_at_once(toy, capsys):
+    assert compare("toy.py", *ONE_RATE, "--jobs", "1", "--metric", "eval_bleu") == 1
+    assert "logs no eval_bleu at its end: it has eval_accuracy, eval_loss" in capsys.readouterr().err
+    assert sum(json.loads(path.read_text())["state"] == "finished" for path in statuses(toy / "out").values()) <= 2
+    assert compare("toy.py", *ONE_RATE, "--jobs", "1") == 0  # what ran is not run again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--optims adan", "which script?"),
+        ("toy.py", "--optims: which optimizers?"),
+        ("gone.py --optims adan", "no such script: gone.py"),
+        ("-m --optims adan", "-m: which module?"),
+        ("toy.py --optims adan --seeds 0", "--seeds 0: at least 1"),
+        ("toy.py --optims adan,lamb --baseline sgd", "--baseline sgd is not among"),
+        ("toy.py --optims adan --optim sgd", "--optim cannot be among the script's arguments"),
+        ("toy.py --optims adan --out toy.py", "toy.py"),
+        ("--report toy.py", "toy.py holds no comparison"),
+    ],
+)
+def test_bad_input(toy, capsys, words, message):
+    assert compare(*words.split()) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in toy.iterdir()) == ["toy.py"]
+
+
+def test_words_after_two_dashes_are_the_scripts(toy, capsys):
+    assert compare("toy.py", *ONE_RATE, "--dry-run", "--", "--seeds", "9", "--report") == 0
+    assert "run toy.py --seeds 9 --report --optim adamw_torch" in capsys.readouterr().out
+
+
+def test_another_comparison_in_the_folder_is_refused(toy, capsys):
+    assert compare("toy.py", *ONE_RATE, "--seeds", "1") == 0
+    for words, reason in (
+        (("toy.py", *ONE_RATE, "--curse", "x"), "other arguments of the script"),
+        (("toy.py", *ONE_RATE, "--threads", "7"), "another number of threads"),
+    ):
+        assert compare(*words) == 2
+        assert reason in capsys.readouterr().err
+    (toy / "toy.py").write_text((toy / "toy.py").read_text() + "# changed\n")
+    assert compare("toy.py", *ONE_RATE) == 2
+    assert "which has changed since" in capsys.readouterr().err
+    assert summary(toy / "out")["runs"]["finished"] == 2
+
+
+def test_one_at_a_time_in_a_folder(toy):
+    (toy / "out").mkdir()
+    code = "from filelock import FileLock; lock = FileLock('out/.lock'); lock.acquire(); print('held'); input()"
+    line = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert compare("toy.py", *ONE_RATE) == 2
+        holder.communicate("\n")
+    assert compare("toy.py", *ONE_RATE, "--seeds", "1") == 0

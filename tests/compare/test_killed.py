@@ -1,0 +1,53 @@
+"""Killed at random moments, a comparison ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+from tests.compare.conftest import but_for_times, compare
+
+LINE = ["toy.py", "--optims", "adamw_torch,adan", "--learning_rate", "1e-3", "--jobs", "2", "--seeds", "5"]
+CURSE = ["--curse", "nan:adan 0.005 1001;fail:adamw_torch 0.001 2"]
+KILLS = 20
+
+
+def start(out: str) -> multiprocessing.Process:
+    """The comparison in a process of its own, forked: it need not import torch anew each time."""
+    process = multiprocessing.get_context("fork").Process(target=_quietly, args=(out,))
+    process.start()
+    return process
+
+
+def _quietly(out: str) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1), os.dup2(nothing, 2)
+    os._exit(compare(*LINE, *CURSE, "--out", out))
+
+
+def finished() -> int:
+    return sum('"finished"' in path.read_text() for path in Path("disturbed").glob("runs/*/*/*/status.json"))
+
+
+def test_killed_twenty_times(toy):
+    chance = random.Random(4)
+    for kill in range(KILLS):
+        process, before = start("disturbed"), finished()
+        if kill % 3 == 2:  # so that it gets somewhere, on a slow machine too
+            while finished() == before:
+                process.join(0.05)
+        process.join(chance.uniform(0.1, 2.0))
+        assert process.is_alive(), f"it was done before kill {kill}: there must be more to do"
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert finished() > 5
+    for out in ("disturbed", "undisturbed"):
+        process = start(out)
+        process.join()
+        assert process.exitcode == 0
+    assert but_for_times(Path("disturbed")) == but_for_times(Path("undisturbed"))
+    attempts = Path("disturbed").glob("runs/*/*/*/log.txt")
+    assert any(log.read_text().count("=== attempt 1:") > 1 for log in attempts)  # some were indeed cut short
