@@ -34,6 +34,9 @@ def cost_table(summary: Summary) -> str:
     return markdown(heads, [_cost_row(summary, row) for row in summary["optimizers"]])
 
 
+_FINISHED = "finished"
+
+
 def _parts(summary: Summary) -> Iterator[str]:
     yield f"# {_metric(summary)}: which optimizer?"
     yield _unfinished(summary)
@@ -69,17 +72,14 @@ def _sentence(summary: Summary, row: Mapping[str, Any]) -> str:
     return text + "."
 
 
-_FINISHED = "finished"
-
-
 def _because(summary: Summary, verdict: Mapping[str, Any]) -> str:
     if verdict["reason"]:
         return f" ({verdict['reason']})"
     interval = verdict["interval"]
     if verdict["word"] == TIE:
         half = (interval["high"] - interval["low"]) / 2
-        return f" (a difference below {number(half)} would not have been seen in {interval['n']} pairs)"
-    return f" (by {number(abs(interval['mean']))}, {interval['n']} pairs)"
+        return f" (a difference below {number(half, 2)} would not have been seen in {interval['n']} pairs)"
+    return f" (by {number(abs(interval['mean']), 3)}, {interval['n']} pairs)"
 
 
 def _speed(verdict: Mapping[str, Any], what: str) -> str:
@@ -114,8 +114,8 @@ def _cost_row(summary: Summary, row: Mapping[str, Any]) -> list[str]:
         _word(against["steps"] if against else None),
         "-" if seconds is None else duration(seconds),
         _word(against["time"] if against else None),
-        "-" if row["seconds_per_step"] is None else number(1000 * row["seconds_per_step"]),
-        "-" if row["state_bytes"] is None else number(row["state_bytes"] / 1e6),
+        "-" if row["seconds_per_step"] is None else number(1000 * row["seconds_per_step"], 3),
+        "-" if row["state_bytes"] is None else number(row["state_bytes"] / 1e6, 3),
     ]
 
 
@@ -198,11 +198,11 @@ def _made(summary: Summary) -> str:
 # ------------------------------------------------------------------------------------------------------ numbers
 
 
-def number(value: float | None) -> str:
-    """Three digits at least, and no fraction from 1000 on."""
+def number(value: float | None, digits: int = 4) -> str:
+    """So many significant digits, and no fraction from 1000 on."""
     if value is None or not math.isfinite(value):
         return "-"
-    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}" if abs(value) >= 1 else f"{value:.4f}"
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.{digits}g}"
 
 
 def duration(seconds: float) -> str:
@@ -216,13 +216,13 @@ def duration(seconds: float) -> str:
 
 def _spread(final: Mapping[str, Any]) -> str:
     mean, sd = final["mean"], final["sd"]
-    return number(mean) if sd is None or not math.isfinite(sd) else f"{number(mean)} ± {number(sd)}"
+    return number(mean) if sd is None or not math.isfinite(sd) else f"{number(mean)} ± {number(sd, 2)}"
 
 
 def _interval(interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return "-"
-    mean, low, high = (f"{'+' if interval[key] > 0 else ''}{number(interval[key])}" for key in ("mean", "low", "high"))
+    mean, low, high = (f"{'+' * (interval[key] > 0)}{number(interval[key], 3)}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from hf_winopt import cli
+from tests.integrations.conftest import examples, make_trainer, tiny_bert
+
+__all__ = ["examples", "make_trainer", "tiny_bert"]  # fixtures
 
 # The loss falls towards |log10(lr / best)|; best is 1e-2 for adan, 1e-3 for the others. `--curse` says what goes wrong:
 # fail:OPTIM LR SEED always, once:... at the first attempt, nan:... by diverging; semicolons between several.
