@@ -64,7 +64,9 @@ def test_the_table_of_the_two_runs_on_cola():
     assert f"```\n{side_by_side.table(runs)}\n```" in (glue / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/math.md", "docs/performance.md", "recipes/glue/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/math.md", "docs/performance.md", "docs/compare.md", "recipes/glue/README.md"]
+)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):

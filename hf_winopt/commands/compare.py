@@ -70,7 +70,7 @@ def split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[st
         action = parser._option_string_actions.get(word.partition("=")[0])
         if word == "--":
             rest.extend(words)
-        elif action is None or (word == "-h" and rest):
+        elif action is None:
             rest.append(word)
         else:
             own.append(word)
@@ -125,7 +125,6 @@ def _compare(args: argparse.Namespace, asked: Settings) -> int:
             settings.adopt(args.out, asked, any_run=any(args.out.glob("runs/*/*/*/status.json")))
             if args.retry_failed:
                 print(f"{forget_failed(args.out)} failed runs will be tried again", file=sys.stderr)
-            archive.save_machine(args.out)
             return _carry_out(args, asked)
     except Timeout:
         raise ValueError(f"--out {args.out}: another comparison is running there") from None
@@ -133,6 +132,7 @@ def _compare(args: argparse.Namespace, asked: Settings) -> int:
 
 def _carry_out(args: argparse.Namespace, asked: Settings) -> int:
     pool: Pool = RayPool(args.ray, args.jobs, asked.threads) if args.ray else LocalPool(args.jobs)
+    archive.save_machine(args.out, pool.slots)
     display = Display(args.out, asked.metric, pool.slots)
     try:
         carry_out(asked, args.out, pool, display)

@@ -50,9 +50,10 @@ def load(out: Path, settings: Settings) -> tuple[Plan, dict[Run, Outcome]]:
     return make_plan(settings, outcomes), outcomes
 
 
-def save_machine(out: Path) -> None:
-    """Write on what this is running, and with which versions."""
-    write_json(out / MACHINE_FILE, machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+def save_machine(out: Path, slots: int) -> None:
+    """Write on what this is running, with which versions, and how many runs at a time."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_json(out / MACHINE_FILE, {**machine(device), "runs_at_a_time": slots})
 
 
 def load_machine(out: Path) -> dict[str, Any]:

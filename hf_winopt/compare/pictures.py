@@ -43,7 +43,7 @@ def _curves(figure: Any, settings: Settings, outcomes: Mapping[Run, Outcome], me
         _band(left, [list(outcome.losses) for outcome in mine], label, colour(index))
         _band(right, [outcome.curve(settings.metric) for outcome in mine], label, colour(index))
     left.set(title="training loss", xlabel="steps")
-    right.set(title=metric, xlabel="steps")
+    right.set(title=f"{metric} on the evaluation set", xlabel="steps")
     right.legend()
 
 

@@ -29,7 +29,7 @@ class Display:
         self.told: set[Run] | None = None
         self.bars: list[tqdm[None]] = []
         if sys.stderr.isatty():
-            self.bars = [tqdm(position=index, leave=False, bar_format="") for index in range(slots + 1)]
+            self.bars = [tqdm(position=index, leave=False, bar_format="{desc}") for index in range(slots + 1)]
 
     def __call__(self, plan: Plan, outcomes: dict[Run, Outcome], running: Sequence[Run]) -> None:
         new = [run for run in outcomes if self.told is not None and run not in self.told]

@@ -61,6 +61,8 @@ def _parts(summary: Summary) -> Iterator[str]:
 
 def _sentence(summary: Summary, row: Mapping[str, Any]) -> str:
     name = f"**{row['label']}**"
+    if row["lr"] is None:
+        return f"{name}: no learning rate worked, all runs diverged or failed."
     if row["against_baseline"] is None:
         return f"{name} is the baseline: {_spread(row['final'])} with lr {_lr(row)}."
     verdicts = row["against_baseline"]
@@ -128,8 +130,12 @@ def _word(verdict: Mapping[str, Any] | None) -> str:
 
 def _how_to_read(summary: Summary) -> str:
     direction = "Higher" if summary["greater_is_better"] else "Lower"
+    fewest, most = summary["steps"]["fewest"], summary["steps"]["most"]
+    steps = (
+        f"All at {most} steps" if fewest == most else f"**Runs ended after {fewest} to {most} steps, not all alike**"
+    )
     return (
-        f"{direction} is better. All at {summary['steps']} steps, the same model, data and order for the same seed; "
+        f"{direction} is better. {steps}; the same model, data and order for the same seed; "
         f"{summary['seeds']} seeds that no learning rate was chosen by. Differences are paired by seed, with their "
         f"{CONFIDENCE:.0%} interval (t distribution): a tie is an interval that contains zero, and from fewer than "
         f"{FEWEST} pairs nothing is said. Each interval stands by itself: of twenty comparisons of equals one "
@@ -188,7 +194,8 @@ def _made(summary: Summary) -> str:
         "`hf-winopt compare --report DIR` makes this page again from `runs.jsonl`.",
         f"{runs['finished']} runs finished, {runs['diverged']} diverged, {runs['failed']} failed, "
         f"{runs['tried_again']} were tried again; {duration(summary['wall_seconds'])} of runs in all, "
-        f"{summary['threads']} CPU {'thread' if summary['threads'] == 1 else 'threads'} each"
+        f"{machine.get('runs_at_a_time', 1)} at a time, {summary['threads']} CPU "
+        f"{'thread' if summary['threads'] == 1 else 'threads'} each"
         + (f", on {hardware}" if hardware else "")
         + (f", with {versions}." if versions else "."),
     ]

@@ -21,7 +21,6 @@ from hf_winopt.compare import outcome, plan
 from hf_winopt.compare.outcome import FAILED, Outcome
 from hf_winopt.compare.settings import Settings
 from hf_winopt.files import write_atomically, write_json
-from hf_winopt.public import public_command
 
 STATUS_FILE = "status.json"
 RUNNING = "running"
@@ -85,6 +84,7 @@ def make_job(settings: Settings, run: plan.Run, out: Path) -> Job:
     words = plan.command(settings, settings.contender(run.optim), run, str(folder / "output"))
     # Whatever the number of jobs: with another number of threads sums come out otherwise in the last digits.
     environment = {"OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment["TQDM_MININTERVAL"] = "10"  # in a log every redrawing of a bar is a line
     return Job(folder, tuple(words), environment, Path.cwd(), settings.keep_models)
 
 
@@ -102,7 +102,7 @@ def execute(job: Job, device: str | None = None, guard: Guard | None = None) -> 
             f"{folder.parents[3]} is not there: --out must be on a file system that all nodes share"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "command.txt", public_command(["hf-winopt", "run"], job.words) + "\n")
+    write_atomically(folder / "command.txt", shlex.join(["hf-winopt", "run", *job.words]) + "\n")
     failures = _failures(folder)
     while True:
         write_json(folder / STATUS_FILE, {"state": RUNNING, "failures": failures})

@@ -23,6 +23,7 @@ _OURS = {
     "data_seed": "the seed of a run fixes the order of the data too",
     "output_dir": "every run has a folder of its own below --out",
     "overwrite_output_dir": "every run has a folder of its own below --out",
+    "push_to_hub": "a comparison pushes nothing",
     "resume_from_checkpoint": "runs start from step 0, and the comparison goes on where it was",
 }
 
@@ -87,6 +88,8 @@ def script_lr(arguments: Sequence[str]) -> tuple[float | None, tuple[str, ...]]:
         name = option.removeprefix("--").replace("-", "_") if option.startswith("--") else ""
         if name in _OURS:
             raise ValueError(f"{option} cannot be among the script's arguments: {_OURS[name]}")
+        if name.endswith("token"):
+            raise ValueError(f"{option} would be written to disk: give the script its token by HF_TOKEN")
         if name != "learning_rate":
             others.append(word)
             continue

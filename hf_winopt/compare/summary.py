@@ -35,12 +35,13 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
         view.aim(target)
     ended = [outcomes[run] for run in plan.runs if run in outcomes]
     missing = len(plan.runs) - len(ended) + plan.unnamed
+    steps = [o.steps for run, o in outcomes.items() if run.phase == "final" and o.state == FINISHED] or [0]
     return {
         "metric": settings.metric,
         "greater_is_better": settings.greater_is_better,
         "baseline": baseline,
         "target": target,
-        "steps": max((outcome.steps for outcome in ended if outcome.state == FINISHED), default=0),
+        "steps": {"fewest": min(steps), "most": max(steps)},
         "seeds": settings.seeds,
         "tune_seeds": settings.tune_seeds,
         "threads": settings.threads,

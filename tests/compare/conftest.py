@@ -74,6 +74,7 @@ def but_for_times(out: Path) -> tuple[list[dict], dict, str]:
     numbers = summary(out)
     for key in ("wall_seconds", "command"):
         numbers.pop(key)
+    numbers["machine"].pop("runs_at_a_time")
     lines = (out / "report.md").read_text().splitlines()
     return (
         runs,

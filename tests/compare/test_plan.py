@@ -113,7 +113,7 @@ def test_the_rate_of_the_script_is_taken_out_of_its_arguments():
     assert script_lr(["--a", "1", "--learning_rate=2e-5", "--b"]) == (2e-5, ("--a", "1", "--b"))
     assert script_lr(["--learning-rate", "1e-4", "x.yaml"]) == (1e-4, ("x.yaml",))
     assert script_lr(["x"]) == (None, ("x",))
-    for argument in ("--optim", "--seed=3", "--output-dir", "--optim_args"):
+    for argument in ("--optim", "--seed=3", "--output-dir", "--optim_args", "--push_to_hub", "--hub_token"):
         with pytest.raises(ValueError, match=argument.partition("=")[0]):
             script_lr([argument])
     with pytest.raises(ValueError, match="'fast' is no number"):
