@@ -1,4 +1,4 @@
-"""What may be shown to others of command lines and messages: no token, and of a path elsewhere only its last part."""
+"""What may be shown to others of command lines and messages: no secret, and of a path elsewhere only its last part."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ def public_name(name: str) -> str:
     return Path(name).resolve().name if Path(name).exists() else name
 
 
+def is_secret(option: str) -> bool:
+    """Whether what follows this option of a command line is nobody else's business."""
+    name = option.lstrip("-").replace("-", "_").lower()
+    return bool(re.search(r"(^|_)((hub|auth|access|api|hf)_token|api_key|password|secret)$|^token$", name))
+
+
 def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
-    """`program` and `argv` as a shell takes them: without tokens, and of paths elsewhere only the last part."""
+    """`program` and `argv` as a shell takes them: without secrets, and of paths elsewhere only the last part."""
     words, secret = list(program), False
     for word in argv:
         if word.startswith("--"):
-            secret = word.partition("=")[0].endswith("token")
+            secret = is_secret(word.partition("=")[0])
         if not secret:
             option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
-            words.append(shlex.quote(option + equals + public_path(value)))
+            words.append(shlex.quote(option + equals + public_text(public_path(value))))
     return " ".join(words)
 
 

@@ -4,7 +4,15 @@ from hf_winopt.public import ROOT, public_command, public_text
 
 
 def test_public_command(tmp_path):
-    secret = ["--hub_token", "hf_abc", f"--dataset_name={tmp_path}/glue", "--hub-token=hf_abc", "--optim_args", "a=1"]
+    secret = [
+        "--wandb_api_key=hf_abc",
+        "--hub_token",
+        "hf_abc",
+        f"--dataset_name={tmp_path}/glue",
+        "--hub-token=hf_abc",
+        "--optim_args",
+        "a=1",
+    ]
     assert public_command(["python", "run.py"], secret) == "python run.py --dataset_name=PATH_TO/glue --optim_args a=1"
     inside = [str(ROOT / "recipes" / "x.yaml"), "../../glue"]
     assert public_command(["python", "run.py"], inside) == "python run.py recipes/x.yaml PATH_TO/glue"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,12 +15,12 @@ from filelock import FileLock, Timeout
 
 from hf_winopt.compare import archive, contenders, pictures, report, settings, summary
 from hf_winopt.compare.carry_out import carry_out, seconds_left, settled
+from hf_winopt.compare.outcome import FINISHED
 from hf_winopt.compare.pools import LocalPool, Pool, RayPool, visible_gpus
 from hf_winopt.compare.progress import Display
-from hf_winopt.compare.runs import forget_failed, make_job
+from hf_winopt.compare.runs import any_ended, forget_failed, make_job
 from hf_winopt.compare.settings import Settings
 from hf_winopt.files import write_atomically, write_json
-from hf_winopt.public import public_command
 
 EPILOG = """
 What is done, and how it is judged:
@@ -39,26 +41,30 @@ examples:
   hf-winopt compare --report compare
 """
 
-# Error measures among metrics: less is better. For others Trainer's own rule for `greater_is_better` holds.
-_ERRORS = ("loss", "perplexity", "ppl", "wer", "cer", "error", "mse", "rmse", "mae")
+TRAINER_LR = 5e-5
+"""What Trainer's `learning_rate` is unless it is given; a script may have another default."""
+
+# The last words of metrics of which less is better. For others Trainer's own rule holds: only of a loss less is better.
+_ERRORS = frozenset(
+    ("loss", "nll", "perplexity", "ppl", "wer", "cer", "ter", "error", "mse", "rmse", "mae", "mape", "byte", "char")
+)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare and write the report; the exit status, 130 when interrupted, 1 when the runs show it cannot be done."""
+    """Compare and write the report.
+
+    Returns:
+        The exit status: 0; 1 where no run gave a result, or the runs show that none can; 130 when interrupted.
+    """
     parser = _parser()
     own, words = split(parser, argv)
     args = parser.parse_args(own)
-    try:
-        if args.report:
-            print(make_report(args.report, settings.load(args.report)))
-            return 0
-        asked = _settings(args, words, argv)
-        if args.dry_run:
-            print(dry_run(args.out, asked, args.jobs))
-            return 0
-        return _compare(args, asked)
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
+    with ExitStack() as held:
+        try:
+            work = _ready(args, words, argv, held)
+        except (ImportError, OSError, ValueError) as error:  # of what was asked for; later ones are ours
+            parser.error(str(error))
+        return work()
 
 
 def split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -81,11 +87,11 @@ def split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[st
 
 def make_report(out: Path, asked: Settings) -> str:
     """Write `runs.jsonl`, `summary.json`, `report.md` and the pictures from what has ended so far; the report."""
-    plan, outcomes = archive.load(out, asked)
+    plan, outcomes = settled(asked, out)
     archive.save(out, plan, outcomes)
     result = summary.summarize(asked, plan, outcomes)
     result["pictures"] = pictures.draw(out, asked, result, outcomes)
-    result["machine"] = archive.load_machine(out)
+    result["machines"] = archive.load_machines(out)
     write_json(out / "summary.json", result)
     text = report.write(result)
     write_atomically(out / "report.md", text)
@@ -101,52 +107,73 @@ def dry_run(out: Path, asked: Settings, jobs: int | None) -> str:
     job = make_job(asked, plan.runs[0], out)
     slots = jobs or len(visible_gpus()) or 1
     left = seconds_left(plan, outcomes, slots)
-    goal = "higher" if asked.greater_is_better else "lower"
+    more = asked.extensions * asked.tune_seeds * len(asked.contenders) if plan.runs[0].phase == "tune" else 0
     return "\n".join(
         [
             *lines,
             "",
-            f"{len(plan.runs) + plan.unnamed} runs, {len(outcomes)} done, {slots} at a time; grids may go on, by up to "
-            f"{asked.extensions * asked.tune_seeds * len(asked.contenders)} runs",
-            f"by {asked.metric}, {goal} is better",
-            f"first: {public_command(['hf-winopt', 'run'], job.words)}",
+            f"{len(plan.runs) + plan.unnamed} runs, {len(outcomes)} done, {slots} at a time"
+            + (f"; grids may go on, by up to {more} runs" if more else ""),
+            asked.question,
+            f"first: {shlex.join(['hf-winopt', 'run', *job.words])}",
             "time: known once the first run has ended" if left is None else f"time: about {report.duration(left)} left",
         ]
     )
 
 
-def _compare(args: argparse.Namespace, asked: Settings) -> int:
+def _ready(args: argparse.Namespace, words: list[str], argv: Sequence[str], held: ExitStack) -> Callable[[], int]:
+    """What is left to do once nothing can be wrong with what was asked for."""
+    if args.report:
+        known = settings.load(args.report)
+        archive.load(args.report)
+        return lambda: _show(make_report(args.report, known))
+    asked = _settings(args, words, argv)
+    if any_ended(args.out):
+        settings.check(args.out, asked)
+    if args.dry_run:
+        return lambda: _show(dry_run(args.out, asked, args.jobs))
+    pool = _prepare(args, asked, held)
+    return lambda: _carry_out(args.out, asked, pool)
+
+
+def _show(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _prepare(args: argparse.Namespace, asked: Settings, held: ExitStack) -> Pool:
+    """Take possession of the folder, and say where the runs will be executed."""
     for module in ("scipy", "matplotlib"):  # found out before the hours of training, not after
         if find_spec(module) is None:
             raise ImportError(f"compare needs {module}: pip install 'hf-winopt[compare]'")
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(args.out / ".lock", timeout=0):
-            settings.adopt(args.out, asked, any_run=any(args.out.glob("runs/*/*/*/status.json")))
-            if args.retry_failed:
-                print(f"{forget_failed(args.out)} failed runs will be tried again", file=sys.stderr)
-            return _carry_out(args, asked)
+        held.enter_context(FileLock(args.out / ".lock", timeout=0))
     except Timeout:
         raise ValueError(f"--out {args.out}: another comparison is running there") from None
-
-
-def _carry_out(args: argparse.Namespace, asked: Settings) -> int:
     pool: Pool = RayPool(args.ray, args.jobs, asked.threads) if args.ray else LocalPool(args.jobs)
+    held.callback(pool.close)
+    if args.retry_failed or not any_ended(args.out):  # what failed under other settings is no run of these
+        forget_failed(args.out)
+    settings.save(args.out, asked)
     archive.save_machine(args.out, pool.slots)
-    display = Display(args.out, asked.metric, pool.slots)
+    return pool
+
+
+def _carry_out(out: Path, asked: Settings, pool: Pool) -> int:
+    display = Display(out, asked, pool.slots)
     try:
-        carry_out(asked, args.out, pool, display)
+        _, outcomes = carry_out(asked, out, pool, display)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except ValueError as error:  # what the script logs does not answer the question
+    except ValueError as error:  # nothing that the script does answers the question
         print(f"\nhf-winopt compare: {error}", file=sys.stderr)
         return 1
     finally:
         display.close()
-        pool.close()
-    print(make_report(args.out, asked))
-    return 0
+    print(make_report(out, asked))
+    return 0 if any(outcome.state == FINISHED for outcome in outcomes.values()) else 1
 
 
 def _settings(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -> Settings:
@@ -165,7 +192,7 @@ def _settings(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} {value}: at least {least}")
     adamw_lr, arguments = settings.script_lr(rest)
-    runners = contenders.parse(args.optims, args.lrs, 5e-5 if adamw_lr is None else adamw_lr)
+    runners = contenders.parse(args.optims, args.lrs, TRAINER_LR if adamw_lr is None else adamw_lr)
     if args.baseline not in (None, *contenders.labels(runners)):
         raise ValueError(f"--baseline {args.baseline} is not among --optims {args.optims}")
     metric = args.metric if args.metric.startswith("eval_") else f"eval_{args.metric}"
@@ -177,10 +204,10 @@ def _settings(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -
         tune_seeds=args.tune_seeds,
         seeds=args.seeds,
         metric=metric,
-        greater_is_better=not metric.endswith(_ERRORS) if greater is None else greater,
+        greater_is_better=metric.split("_")[-1] not in _ERRORS if greater is None else greater,
         baseline=args.baseline,
         extensions=args.extend,
-        threads=args.threads or settings.threads_before(args.out) or _threads(args.jobs or 1),
+        threads=args.threads or settings.threads_before(args.out) or _threads(args.jobs or len(visible_gpus()) or 1),
         keep_models=args.keep_models,
         fingerprint=settings.fingerprint(script),
         command=tuple(argv),

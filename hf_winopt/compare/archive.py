@@ -1,4 +1,4 @@
-"""The raw results in one file: `runs.jsonl`, from which everything else can be made again without the runs' folders."""
+"""What is kept of a comparison beside its runs' folders, and suffices for the report: `runs.jsonl`, `machine.json`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any
 import torch
 
 from hf_winopt.bench.machine import machine
-from hf_winopt.compare.carry_out import settled
 from hf_winopt.compare.outcome import Outcome, from_json
-from hf_winopt.compare.plan import Plan, Run, make_plan
-from hf_winopt.compare.settings import Settings
+from hf_winopt.compare.plan import Plan, Run
 from hf_winopt.files import plain, write_atomically, write_json
 
 RUNS_FILE = "runs.jsonl"
@@ -31,34 +29,36 @@ def save(out: Path, plan: Plan, outcomes: Mapping[Run, Outcome]) -> None:
     write_atomically(out / RUNS_FILE, "".join(lines))
 
 
-def load(out: Path, settings: Settings) -> tuple[Plan, dict[Run, Outcome]]:
-    """The plan and the outcomes: from the runs' folders where they are, otherwise from `runs.jsonl`.
+def load(out: Path) -> dict[Run, Outcome]:
+    """What `save` wrote; empty where it has not written.
 
     Raises:
-        ValueError: there is neither, or a line of the file is none of ours.
+        ValueError: a line of the file is none of ours.
     """
-    if (out / "runs").is_dir():
-        return settled(settings, out)
+    path = out / RUNS_FILE
     outcomes: dict[Run, Outcome] = {}
-    try:
-        for line in (out / RUNS_FILE).read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
             entry = json.loads(line)
             run = Run(**{field.name: entry[field.name] for field in dataclasses.fields(Run)})
-            outcomes[run] = from_json(entry).under(settings.metric)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{out} holds no runs, and its {RUNS_FILE} cannot be read ({error})") from None
-    return make_plan(settings, outcomes), outcomes
+            outcomes[run] = from_json(entry)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} has a line that is no run: {error}") from None
+    return outcomes
 
 
 def save_machine(out: Path, slots: int) -> None:
-    """Write on what this is running, with which versions, and how many runs at a time."""
+    """Write on what this is running, with which versions, and how many runs at a time; what was there before stays."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    write_json(out / MACHINE_FILE, {**machine(device), "runs_at_a_time": slots})
+    this = {**machine(device), "runs_at_a_time": slots}
+    before = load_machines(out)
+    if this not in before:
+        write_json(out / MACHINE_FILE, [*before, this])
 
 
-def load_machine(out: Path) -> dict[str, Any]:
-    """What `save_machine` wrote; empty if it did not."""
+def load_machines(out: Path) -> list[dict[str, Any]]:
+    """What `save_machine` wrote, an entry for each machine, version or number of runs at a time."""
     try:
-        return dict(json.loads((out / MACHINE_FILE).read_text(encoding="utf-8")))
+        return list(json.loads((out / MACHINE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return {}
+        return []

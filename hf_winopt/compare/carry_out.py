@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
-from hf_winopt.compare.outcome import Outcome
+from hf_winopt.compare import archive
+from hf_winopt.compare.outcome import FAILED, Outcome
 from hf_winopt.compare.plan import Plan, Run, make_plan
 from hf_winopt.compare.pools import Pool
 from hf_winopt.compare.runs import find, make_job
@@ -19,16 +20,21 @@ Show = Callable[[Plan, dict[Run, Outcome], Sequence[Run]], None]
 POLL_SECONDS = 0.5
 
 
-def settled(settings: Settings, out: Path) -> tuple[Plan, dict[Run, Outcome]]:
-    """The plan as far as the outcomes in the output folder take it, and those outcomes.
+def settled(
+    settings: Settings, out: Path, known: Mapping[Run, Outcome] | None = None
+) -> tuple[Plan, dict[Run, Outcome]]:
+    """The plan as far as outcomes take it, and those outcomes: known ones, of the runs' folders, or of `runs.jsonl`.
 
     Raises:
         ValueError: a run that ended well did not log the metric.
     """
-    outcomes: dict[Run, Outcome] = {}
+    kept = archive.load(out)
+    # A failure that is kept nowhere else is one that was asked to be tried again.
+    kept = {run: outcome for run, outcome in kept.items() if outcome.state != FAILED or not (out / "runs").is_dir()}
+    outcomes = dict(known or {})
     while True:
         plan = make_plan(settings, outcomes)
-        new = {run: found for run in plan.runs if run not in outcomes and (found := find(out, run))}
+        new = {run: o for run in plan.runs if run not in outcomes and (o := find(out, run) or kept.get(run))}
         if not new:
             return plan, outcomes
         outcomes |= {run: found.under(settings.metric) for run, found in new.items()}
@@ -38,10 +44,12 @@ def carry_out(settings: Settings, out: Path, pool: Pool, show: Show) -> tuple[Pl
     """Execute every run that has no outcome yet; the plan and the outcomes then.
 
     Raises:
-        ValueError: a run that ended well did not log the metric; the others would not either.
+        ValueError: a run that ended well did not log the metric, or the first run of every optimizer failed; the
+            others would fare no better.
     """
+    outcomes: dict[Run, Outcome] = {}
     while True:
-        plan, outcomes = settled(settings, out)
+        plan, outcomes = settled(settings, out, outcomes)
         waiting = [run for run in plan.runs if run not in outcomes]
         if not waiting:
             return plan, outcomes
@@ -51,7 +59,16 @@ def carry_out(settings: Settings, out: Path, pool: Pool, show: Show) -> tuple[Pl
             done, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 outcomes[futures.pop(future)] = future.result().under(settings.metric)
+            _check_that_any_can(settings, out, outcomes)
         show(plan, outcomes, ())
+
+
+def _check_that_any_can(settings: Settings, out: Path, outcomes: Mapping[Run, Outcome]) -> None:
+    failed = {run.optim: run for run, outcome in outcomes.items() if outcome.state == FAILED}
+    if len(failed) == len(settings.contenders) and all(outcome.state == FAILED for outcome in outcomes.values()):
+        run = next(iter(failed.values()))
+        log = out / run.folder / "log.txt"
+        raise ValueError(f"the first run of every optimizer failed: {outcomes[run].reason} (all of it in {log})")
 
 
 def seconds_left(plan: Plan, outcomes: dict[Run, Outcome], slots: int) -> float | None:

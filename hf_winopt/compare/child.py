@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ def _end_with_starter() -> None:
 
     def watch() -> None:
         os.read(starter, 1)
+        if os.getpgrp() == os.getpid():  # with its own children: workers that load data, say
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch-starter").start()

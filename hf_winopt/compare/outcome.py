@@ -78,10 +78,6 @@ class Outcome:
         return [(int(entry["step"]), entry[metric]) for entry in self.evaluations if metric in entry]
 
 
-TIMES = ("seconds_per_step", "wall_seconds")
-"""Fields that differ when a run is repeated."""
-
-
 def from_json(entry: Mapping[str, Any]) -> Outcome:
     """The outcome among the keys of a line of `runs.jsonl` or of a `status.json`."""
     known = {field.name: entry[field.name] for field in dataclasses.fields(Outcome) if field.name in entry}

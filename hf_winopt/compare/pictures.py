@@ -66,7 +66,8 @@ def _learning_rates(figure: Any, summary: Summary, metric: str) -> None:
         grid = [(entry["lr"], entry["value"]) for entry in row["grid"] if entry["state"] == FINISHED]
         line = {"color": colour(index), "linewidth": 1.6, "marker": "o", "markersize": 4}
         axes.plot(*zip(*grid, strict=True) if grid else ([], []), label=row["label"], **line)
-        axes.plot(*zip(*[p for p in grid if p[0] == row["lr"]]), "o", color=colour(index), markersize=9)
+        if (chosen := dict(grid).get(row["lr"])) is not None:
+            axes.plot(row["lr"], chosen, "o", color=colour(index), markersize=9)
         for entry in row["grid"]:
             if entry["state"] != FINISHED:  # at the foot: there is no value
                 axes.plot(entry["lr"], 0.02, "x", color=colour(index), transform=axes.get_xaxis_transform())
@@ -81,7 +82,9 @@ def _differences(figure: Any, settings: Settings, summary: Summary, metric: str)
     for place, (row, interval) in enumerate(reversed(rows)):
         shade = colour(summary["optimizers"].index(row))
         mine = row["final"]["seeds"]
-        pairs = [mine[s] - base[s] for s in mine if _is_number(mine[s]) and _is_number(base.get(s))]
+        pairs = [
+            mine[s] - base[s] for s in mine if not isinstance(mine[s], str) and not isinstance(base.get(s, ""), str)
+        ]
         axes.plot(pairs, [place] * len(pairs), "o", color=shade, alpha=0.4, markersize=4)
         axes.plot([interval["low"], interval["high"]], [place] * 2, color=shade, linewidth=2)
         axes.plot(interval["mean"], place, "D", color=shade, markersize=6)
@@ -96,7 +99,3 @@ def _interval(row: Mapping[str, Any]) -> dict[str, float] | None:
     against = row["against_baseline"]
     interval = against["quality"]["interval"] if against else None
     return interval if interval and all(math.isfinite(value) for value in interval.values()) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from hf_winopt.compare import rates
 from hf_winopt.compare.contenders import Contender
-from hf_winopt.compare.outcome import Outcome
+from hf_winopt.compare.outcome import FAILED, Outcome
 from hf_winopt.compare.settings import Settings
 
 FIRST_TUNE_SEED = 1001
@@ -80,10 +80,12 @@ def make_plan(settings: Settings, outcomes: Outcomes) -> Plan:
         if any(run not in outcomes for run in tuning):
             return Plan(tuning, unnamed, {})
         scores = {label: rate_scores(settings, outcomes, label, grid) for label, grid in grids.items()}
-        if extension == settings.extensions or not any(map(rates.is_at_end, scores.values())):
+        # One that cannot even start (a library that is not installed) says nothing about rates.
+        alive = {run.optim for run in tuning if outcomes[run].state != FAILED}
+        if extension == settings.extensions or not any(rates.is_at_end(scores[label]) for label in alive):
             break
-        for label, grid in grids.items():
-            grid.append(rates.further(scores[label]))
+        for label in alive:
+            grids[label].append(rates.further(scores[label]))
     chosen = {
         label: rates.best(by_rate)
         for label, by_rate in scores.items()
@@ -113,9 +115,11 @@ def command(settings: Settings, contender: Contender, run: Run, output_dir: str)
 
 
 def _tuning(settings: Settings, grids: Mapping[str, list[float]]) -> Iterator[Run]:
-    for label, grid in grids.items():
-        for lr in grid:
-            yield from _seeds_of(settings, label, lr)
+    # Rate by rate, so that whoever cannot start shows it early.
+    for index in range(max(map(len, grids.values()))):
+        for label, grid in grids.items():
+            if index < len(grid):
+                yield from _seeds_of(settings, label, grid[index])
 
 
 def _seeds_of(settings: Settings, label: str, lr: float) -> Iterator[Run]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from hf_winopt.compare.outcome import FAILED, Outcome
-from hf_winopt.compare.runs import Guard, Job, execute
+from hf_winopt.compare.runs import Guard, Job, execute, keep
 
 
 class Pool(Protocol):
@@ -58,7 +59,7 @@ class LocalPool:
 class RayPool:
     """Tasks of a Ray cluster. `--out` must be on a file system that all its nodes share.
 
-    A task takes one GPU where the cluster has GPUs, and as many CPUs as a run has threads.
+    A task takes a GPU where the cluster has GPUs, otherwise as many CPUs as a run has threads.
 
     Args:
         address: of the cluster: "auto", "ray://HOST:PORT", or "local" for one that lives as long as this process.
@@ -68,6 +69,7 @@ class RayPool:
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: no cluster at that address.
+        ValueError: no node has `threads` CPUs.
     """
 
     def __init__(self, address: str, slots: int | None = None, threads: int = 1) -> None:
@@ -79,10 +81,14 @@ class RayPool:
         # On "local": what this machine has, but room for the runs that were asked for.
         cpus = slots * threads if address == "local" and slots else None
         ray.init(address=address, num_cpus=cpus, log_to_driver=False, logging_level=logging.WARNING)
-        gpus = ray.cluster_resources().get("GPU", 0)
-        room = gpus or ray.cluster_resources().get("CPU", 1) // threads
-        self.slots = min(filter(None, (slots, max(1, int(room)))))
-        self._task = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=1)(execute)
+        whole = ray.cluster_resources()
+        gpus, cpus = int(whole.get("GPU", 0)), int(whole.get("CPU", 0))
+        if not gpus and (most := max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())) < threads:
+            ray.shutdown()
+            raise ValueError(f"--threads {threads}: no node of the cluster has so many CPUs, the largest has {most}")
+        self.slots = min(slots or sys.maxsize, gpus or cpus // threads)
+        cpus_each, gpus_each = (1, 1) if gpus else (threads, 0)
+        self._task = ray.remote(num_cpus=cpus_each, num_gpus=gpus_each, max_retries=1)(execute)
         self._executor = ThreadPoolExecutor(self.slots)  # waits, and keeps tasks beyond `slots` back
 
     def submit(self, job: Job) -> Future[Outcome]:
@@ -94,7 +100,9 @@ class RayPool:
         except self._ray.exceptions.RayTaskError:  # raised by `execute`: the set-up is wrong, for every run
             raise
         except self._ray.exceptions.RayError as error:
-            return Outcome(FAILED, f"Ray lost the task twice: {type(error).__name__}")
+            lost = Outcome(FAILED, f"Ray lost the task twice: {type(error).__name__}")
+            keep(job.folder, lost)
+            return lost
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

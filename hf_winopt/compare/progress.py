@@ -13,6 +13,7 @@ from hf_winopt.compare.outcome import FINISHED, Outcome
 from hf_winopt.compare.plan import Plan, Run
 from hf_winopt.compare.report import duration, number
 from hf_winopt.compare.runs import progress
+from hf_winopt.compare.settings import Settings
 
 
 class Display:
@@ -20,12 +21,12 @@ class Display:
 
     Args:
         out: the output folder.
-        metric: of the lines about finished runs.
+        settings: what was asked for.
         slots: runs at a time.
     """
 
-    def __init__(self, out: Path, metric: str, slots: int) -> None:
-        self.out, self.metric, self.slots = out, metric, slots
+    def __init__(self, out: Path, settings: Settings, slots: int) -> None:
+        self.out, self.settings, self.slots = out, settings, slots
         self.told: set[Run] | None = None
         self.bars: list[tqdm[None]] = []
         if sys.stderr.isatty():
@@ -37,6 +38,7 @@ class Display:
         time_left = "" if left is None else f", about {duration(left)} left"
         at = f"{len(outcomes)} of {len(plan.runs) + plan.unnamed}"
         if self.told is None:
+            tqdm.write(self.settings.question, file=sys.stderr)
             tqdm.write(f"{at} runs are done{time_left}; {self.slots} at a time, logs in {self.out}", file=sys.stderr)
         for run in new:
             tqdm.write(f"{at}: {run}: {self._result(outcomes[run])}{time_left}", file=sys.stderr)
@@ -51,7 +53,8 @@ class Display:
     def _result(self, outcome: Outcome) -> str:
         if outcome.state != FINISHED:
             return f"{outcome.state}, {outcome.reason}"
-        return f"{self.metric} {number(outcome.value(self.metric))} in {duration(outcome.wall_seconds)}"
+        metric = self.settings.metric
+        return f"{metric} {number(outcome.value(metric))} in {duration(outcome.wall_seconds)}"
 
     def _draw(self, plan: Plan, outcomes: dict[Run, Outcome], running: Sequence[Run], time_left: str) -> None:
         whole, *each = self.bars

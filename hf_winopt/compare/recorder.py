@@ -18,12 +18,14 @@ from hf_winopt.integrations.timing import StepTimer
 
 PROGRESS_FILE = "progress.json"
 
-EXPLODED = 10.0
-"""A training loss this many times the first logged one has diverged."""
+EXPLODED, IN_A_ROW = 10.0, 3
+"""A training loss so many times the first logged one, so many times in a row, has diverged."""
 
 
 class Recorder(StepTimer):
     """Adds to what Trainer leaves: `trainer_state.json` always, the time per step, the state's size, divergence.
+
+    Of several trainings in a process the last one counts; evaluations by a Trainer that never trained do not.
 
     Args:
         folder: of the run, where `record.json` and `progress.json` go.
@@ -32,12 +34,21 @@ class Recorder(StepTimer):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self.first_loss: float | None = None
+        self._begin(None)
+
+    def _begin(self, state: TrainerState | None) -> None:
+        self.training = state
+        self.seconds.clear()
+        self.losses: list[float] = []
         self.diverged = ""
         self.state_bytes: int | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._show(state)
+        if args.load_best_model_at_end:
+            raise ValueError("compare judges all optimizers at equal steps: leave out load_best_model_at_end")
+        self._begin(state)
+        if state.is_world_process_zero:
+            self._show(state)
 
     def on_log(
         self,
@@ -47,11 +58,13 @@ class Recorder(StepTimer):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if state is not self.training:
+            return
         self.diverged = self.diverged or self._divergence(logs or {}, kwargs.get("model"))
         if self.diverged:
             control.should_training_stop = True
         # Not at every loss: the state holds the whole history, and a long run has many.
-        if state.is_world_process_zero and (self.diverged or any(key.startswith("eval_") for key in logs or {})):
+        if self.diverged or any(key.startswith("eval_") for key in logs or {}):
             self._keep(args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -62,8 +75,7 @@ class Recorder(StepTimer):
             self._show(state)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self._keep(args, state)
+        self._keep(args, state)
 
     def _divergence(self, logs: Mapping[str, Any], model: Any) -> str:
         for key in ("loss", "eval_loss"):
@@ -73,12 +85,17 @@ class Recorder(StepTimer):
             # Trainer leaves NaN out of the losses it logs; fp16 skips steps whose gradients overflow.
             return "weights are no longer finite"
         if "loss" in logs:
-            self.first_loss = logs["loss"] if self.first_loss is None else self.first_loss
-            if logs["loss"] > EXPLODED * abs(self.first_loss):
-                return f"the training loss rose from {self.first_loss:.3g} to {logs['loss']:.3g}"
+            self.losses.append(logs["loss"])
+            first, latest = self.losses[0], self.losses[1:][-IN_A_ROW:]
+            if (
+                len(latest) == IN_A_ROW and min(latest) > EXPLODED * first > 0
+            ):  # one that begins at zero is no such loss
+                return f"the training loss rose from {first:.3g} to {latest[-1]:.3g}"
         return ""
 
     def _keep(self, args: TrainingArguments, state: TrainerState) -> None:
+        if not state.is_world_process_zero:
+            return
         output = Path(str(args.output_dir))
         output.mkdir(parents=True, exist_ok=True)
         partial = output / f".{STATE_FILE}.{os.getpid()}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_winopt.bench.table import markdown
-from hf_winopt.compare.statistics import BETTER, CONFIDENCE, FEWEST, NOT_ENOUGH, TIE, WORSE
+from hf_winopt.compare.statistics import BETTER, CONFIDENCE, FEWEST, NO_RESULT, NOT_ENOUGH, TIE, WORSE
 from hf_winopt.compare.summary import Summary
 
 PICTURES = {
@@ -62,37 +62,49 @@ def _parts(summary: Summary) -> Iterator[str]:
 def _sentence(summary: Summary, row: Mapping[str, Any]) -> str:
     name = f"**{row['label']}**"
     if row["lr"] is None:
-        return f"{name}: no learning rate worked, all runs diverged or failed."
+        state = (
+            "no learning rate worked, its runs diverged or failed"
+            if row["ended"]
+            else "its learning rate is not chosen"
+        )
+        return f"{name}: {state}."
     if row["against_baseline"] is None:
-        return f"{name} is the baseline: {_spread(row['final'])} with lr {_lr(row)}."
+        result = _spread(row["final"])
+        return (
+            f"{name} is the baseline: {'none of its runs finished' if result == '-' else result}, with lr {_lr(row)}."
+        )
     verdicts = row["against_baseline"]
-    quality = verdicts["quality"]
-    words = {BETTER: "better", WORSE: "worse", TIE: "a tie", NOT_ENOUGH: "not enough runs to say"}
-    text = f"{name}: {words[quality['word']]} at equal steps{_because(summary, quality)}"
-    if summary["runs"][_FINISHED] and quality["word"] != NOT_ENOUGH:
-        text += f"; {_speed(verdicts['steps'], 'steps')}, {_speed(verdicts['time'], 'time')} to the baseline's result"
+    quality, steps, time = (verdicts[key] for key in ("quality", "steps", "time"))
+    words = {BETTER: "better", WORSE: "worse", TIE: "a tie", NOT_ENOUGH: "not enough runs to say", NO_RESULT: NO_RESULT}
+    text = f"{name}: {words[quality['word']]} at equal steps{_because(quality)}"
+    if quality["word"] not in (NOT_ENOUGH, NO_RESULT):
+        text += f"; {_speed(steps, 'steps')} and {_speed(time, 'time')} to the baseline's result"
     return text + "."
 
 
-def _because(summary: Summary, verdict: Mapping[str, Any]) -> str:
-    if verdict["reason"]:
-        return f" ({verdict['reason']})"
-    interval = verdict["interval"]
-    if verdict["word"] == TIE:
-        half = (interval["high"] - interval["low"]) / 2
-        return f" (a difference below {number(half, 2)} would not have been seen in {interval['n']} pairs)"
-    return f" (by {number(abs(interval['mean']), 3)}, {interval['n']} pairs)"
+def _because(verdict: Mapping[str, Any]) -> str:
+    interval, reason = verdict["interval"], verdict["reason"]
+    said = [reason] if reason else []
+    if interval and verdict["word"] == TIE:
+        spread = (f"the difference lies between {_signed(interval['low'])} and {_signed(interval['high'])}",)
+        said[:0] = ("the same in all pairs",) if interval["low"] == interval["high"] else spread
+    elif interval and verdict["word"] in (BETTER, WORSE):
+        said.insert(0, f"by {number(abs(interval['mean']), 3)}, {interval['n']} pairs")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _speed(verdict: Mapping[str, Any], what: str) -> str:
-    words = {BETTER: f"less {what}", WORSE: f"more {what}", TIE: f"a tie in {what}"}
-    fewer = {"steps": "fewer steps"} if verdict["word"] == BETTER else {}
-    return fewer.get(what, words.get(verdict["word"], f"no verdict on {what}"))
+    less = "fewer" if what == "steps" else "less"
+    words = {BETTER: f"{less} {what}", WORSE: f"more {what}", TIE: f"a tie in {what}"}
+    reason = f" ({verdict['reason']})" if verdict["reason"] and what == "steps" else ""
+    return words.get(verdict["word"], f"no verdict on {what}") + reason
 
 
 def _result_row(summary: Summary, row: Mapping[str, Any]) -> list[str]:
     against = row["against_baseline"]
-    seeds = " ".join(number(value) if _is_number(value) else str(value) for value in row["final"]["seeds"].values())
+    seeds = " ".join(
+        str(value) if isinstance(value, str) else number(value) for value in row["final"]["seeds"].values()
+    )
     verdict = against["quality"] if against else None
     return [
         row["label"],
@@ -114,7 +126,7 @@ def _cost_row(summary: Summary, row: Mapping[str, Any]) -> list[str]:
         row["label"],
         steps,
         _word(against["steps"] if against else None),
-        "-" if seconds is None else duration(seconds),
+        "-" if seconds is None else f"{duration(seconds)}{share}",
         _word(against["time"] if against else None),
         "-" if row["seconds_per_step"] is None else number(1000 * row["seconds_per_step"], 3),
         "-" if row["state_bytes"] is None else number(row["state_bytes"] / 1e6, 3),
@@ -144,11 +156,14 @@ def _how_to_read(summary: Summary) -> str:
 
 
 def _target(summary: Summary) -> str:
+    if number(summary["target"]) == "-":
+        return f"No run of the baseline, {summary['baseline']}, finished, so there is no target."
     return (
         f"The target is what the baseline, {summary['baseline']}, reaches at its end in the mean: "
-        f"{number(summary['target'])}. Steps are interpolated between evaluations, and their mean is of the runs that "
-        "reached it; in the verdict a run that did not counts with all its steps. Time is steps times the median time "
-        "of a step, without loading data and evaluating."
+        f"{number(summary['target'])}; about half of its own runs may not get there. Steps are interpolated between "
+        "evaluations, and the means are of the runs that reached it. In the verdicts, paired by seed, a run that did "
+        "not counts with all its steps, which speaks against it and never for it. Time is steps times the median time "
+        "of a step of that run, without loading data and evaluating."
     )
 
 
@@ -186,20 +201,25 @@ def _unfinished(summary: Summary) -> str:
 
 
 def _made(summary: Summary) -> str:
-    runs, machine = summary["runs"], summary.get("machine", {})
-    versions = ", ".join(f"{key} {machine[key]}" for key in ("torch", "transformers", "hf_winopt") if machine.get(key))
-    hardware = ", ".join(str(machine[key]) for key in ("device", "cpu") if machine.get(key))
+    runs = summary["runs"]
     parts = [
         f"```sh\n{summary['command']}\n```",
-        "`hf-winopt compare --report DIR` makes this page again from `runs.jsonl`.",
+        f"`hf-winopt compare --report DIR` makes this page again from {', '.join(KEPT[:-1])} and {KEPT[-1]}.",
         f"{runs['finished']} runs finished, {runs['diverged']} diverged, {runs['failed']} failed, "
         f"{runs['tried_again']} were tried again; {duration(summary['wall_seconds'])} of runs in all, "
-        f"{machine.get('runs_at_a_time', 1)} at a time, {summary['threads']} CPU "
-        f"{'thread' if summary['threads'] == 1 else 'threads'} each"
-        + (f", on {hardware}" if hardware else "")
-        + (f", with {versions}." if versions else "."),
+        f"{summary['threads']} CPU {'thread' if summary['threads'] == 1 else 'threads'} each, "
+        + "; then ".join(map(_machine, summary.get("machines", ())))
+        + ".",
     ]
     return "\n\n".join(parts)
+
+
+KEPT = ("`runs.jsonl`", "`plan.json`", "`machine.json`")
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{key} {machine[key]}" for key in ("torch", "transformers", "hf_winopt") if machine.get(key))
+    return f"{machine.get('runs_at_a_time', 1)} at a time on {machine['device']}, {machine['cpu']}, with {versions}"
 
 
 # ------------------------------------------------------------------------------------------------------ numbers
@@ -229,17 +249,16 @@ def _spread(final: Mapping[str, Any]) -> str:
 def _interval(interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return "-"
-    mean, low, high = (f"{'+' * (interval[key] > 0)}{number(interval[key], 3)}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    return f"{_signed(interval['mean'])} [{_signed(interval['low'])}, {_signed(interval['high'])}]"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' * (value > 0)}{number(value, 3)}"
 
 
 def _lr(row: Mapping[str, Any]) -> str:
-    return "none worked" if row["lr"] is None else f"{row['lr']:g}"
+    return "none" if row["lr"] is None else f"{row['lr']:g}"
 
 
 def _metric(summary: Summary) -> str:
     return str(summary["metric"]).removeprefix("eval_").replace("_", " ")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))

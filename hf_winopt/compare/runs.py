@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +20,8 @@ from typing import Any
 
 import hf_winopt
 from hf_winopt.compare import outcome, plan
-from hf_winopt.compare.outcome import FAILED, Outcome
+from hf_winopt.compare.archive import RUNS_FILE
+from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
 from hf_winopt.compare.settings import Settings
 from hf_winopt.files import write_atomically, write_json
 
@@ -64,7 +67,7 @@ class Guard:
         """The exit status of the process; raises `Interrupted` where it was ended here."""
         self._alive.add(process)
         if self._ending.is_set():
-            process.kill()
+            _kill(process)
         returncode = process.wait()
         self._alive.discard(process)
         if self._ending.is_set():
@@ -75,7 +78,7 @@ class Guard:
         """End all processes, and every later one at its start."""
         self._ending.set()
         for process in list(self._alive):
-            process.kill()
+            _kill(process)
 
 
 def make_job(settings: Settings, run: plan.Run, out: Path) -> Job:
@@ -104,9 +107,9 @@ def execute(job: Job, device: str | None = None, guard: Guard | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "command.txt", shlex.join(["hf-winopt", "run", *job.words]) + "\n")
     failures = _failures(folder)
+    start = time.monotonic()
     while True:
         write_json(folder / STATUS_FILE, {"state": RUNNING, "failures": failures})
-        start = time.monotonic()
         returncode = _spawn(job, device, guard or Guard(), attempt=len(failures) + 1)
         result = outcome.read(folder, returncode)
         result = replace(result, failures=tuple(failures), wall_seconds=time.monotonic() - start)
@@ -115,14 +118,25 @@ def execute(job: Job, device: str | None = None, guard: Guard | None = None) -> 
         failures.append(result.reason)
     if not job.keep_models:
         _remove_large(folder / "output")
-    write_json(folder / STATUS_FILE, dataclasses.asdict(result))
+    keep(folder, result)
     return result
+
+
+def keep(folder: Path, result: Outcome) -> None:
+    """Write down what became of the run in `folder`."""
+    write_json(folder / STATUS_FILE, dataclasses.asdict(result))
 
 
 def find(out: Path, run: plan.Run) -> Outcome | None:
     """The outcome of a run that ended before; None if it has still to be run."""
     status = _status(out / run.folder)
     return outcome.from_json(status) if status.get("state", RUNNING) != RUNNING else None
+
+
+def any_ended(out: Path) -> bool:
+    """Whether there is a run that gave a result, or more than failed at least."""
+    statuses = (_status(path.parent) for path in out.glob(f"runs/*/*/*/{STATUS_FILE}"))
+    return (out / RUNS_FILE).exists() or any(status.get("state") in (FINISHED, DIVERGED) for status in statuses)
 
 
 def forget_failed(out: Path) -> int:
@@ -144,8 +158,9 @@ def progress(out: Path, run: plan.Run) -> tuple[int, int]:
 
 def _spawn(job: Job, device: str | None, guard: Guard, attempt: int) -> int:
     environment = {**os.environ, **job.environment}
-    package = str(Path(hf_winopt.__file__).parents[1])  # found by the process too where it is not installed
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+    # For a package that is not installed; last, so that whatever the user has put there comes first.
+    package = str(Path(hf_winopt.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), package]))
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
     line = [sys.executable, "-m", "hf_winopt.compare.child", str(job.folder), *job.words]
@@ -163,6 +178,11 @@ def _spawn(job: Job, device: str | None, guard: Guard, attempt: int) -> int:
             start_new_session=True,
         ) as process:
             return guard.wait(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own, its data loaders among them
 
 
 def _status(folder: Path) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""What was asked for, as `plan.json` in the output folder keeps it."""
+"""What was asked for, and what `plan.json` in the output folder keeps of it: nothing private, so it can be shown."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 from hf_winopt.compare.contenders import Contender
 from hf_winopt.files import write_json
+from hf_winopt.public import is_secret, public_command
 
 PLAN_FILE = "plan.json"
 
 # Arguments that the comparison gives to every run itself.
 _OURS = {
+    "load_best_model_at_end": "all are judged at their last step",
     "optim": "--optims names the optimizers",
     "optim_args": "options follow a name in --optims: name[option=value]",
     "seed": "--seeds says how many",
@@ -62,6 +65,13 @@ class Settings:
     fingerprint: str | None = None
     command: tuple[str, ...] = ()
 
+    @property
+    def question(self) -> str:
+        """By what the optimizers are judged, and with which rates they begin, in a line."""
+        goal = "higher" if self.greater_is_better else "lower"
+        begin = "; ".join(f"{c.label} from {', '.join(f'{lr:g}' for lr in c.rates)}" for c in self.contenders)
+        return f"by {self.metric}, {goal} is better; learning rates: {begin}"
+
     def contender(self, label: str) -> Contender:
         """The contender of that label."""
         return next(contender for contender in self.contenders if contender.label == label)
@@ -88,8 +98,8 @@ def script_lr(arguments: Sequence[str]) -> tuple[float | None, tuple[str, ...]]:
         name = option.removeprefix("--").replace("-", "_") if option.startswith("--") else ""
         if name in _OURS:
             raise ValueError(f"{option} cannot be among the script's arguments: {_OURS[name]}")
-        if name.endswith("token"):
-            raise ValueError(f"{option} would be written to disk: give the script its token by HF_TOKEN")
+        if is_secret(option):
+            raise ValueError(f"{option} would be written to disk: give it to the script by the environment (HF_TOKEN)")
         if name != "learning_rate":
             others.append(word)
             continue
@@ -101,30 +111,33 @@ def script_lr(arguments: Sequence[str]) -> tuple[float | None, tuple[str, ...]]:
     return rate, tuple(others)
 
 
-def adopt(folder: Path, settings: Settings, *, any_run: bool) -> None:
-    """Write the settings into the folder; an earlier comparison there is gone on with, if it is the same.
+def check(folder: Path, settings: Settings) -> None:
+    """Refuse to mix the runs in a folder with those of other settings.
 
-    More optimizers, rates or seeds, or another metric, are the same: the runs that are there still count.
+    More optimizers, rates or seeds, or another metric, are no other settings: the runs that are there still count.
 
     Raises:
-        ValueError: `any_run` exists that these settings would not make.
+        ValueError: these settings would not make those runs.
     """
-    path = folder / PLAN_FILE
-    if path.exists() and any_run:
-        before = load(folder)
-        for name, what in (
-            ("script", "another script"),
-            ("arguments", "other arguments of the script"),
-            ("threads", "another number of threads"),
-            ("fingerprint", "another text of the script, which has changed since"),
-        ):
-            old, new = getattr(before, name), getattr(settings, name)
-            if old != new:
-                raise ValueError(
-                    f"{folder} holds runs with {what} ({_shown(old)}; now {_shown(new)}): "
-                    "take another --out, or delete that folder"
-                )
-    write_json(path, dataclasses.asdict(settings))
+    if not (folder / PLAN_FILE).exists():
+        return
+    before, now = _read(folder), _shown(settings)
+    for name, what in (
+        ("script", "another script"),
+        ("arguments", "other arguments of the script"),
+        ("identity", "another text of the script, or other paths among its arguments"),
+        ("threads", "another number of threads"),
+    ):
+        if before.get(name) != now[name]:
+            raise ValueError(
+                f"{folder} holds runs with {what} ({before.get(name)}; now {now[name]}): "
+                "take another --out, or delete that folder"
+            )
+
+
+def save(folder: Path, settings: Settings) -> None:
+    """Write what `load` reads: no secret, and of paths elsewhere only the last part."""
+    write_json(folder / PLAN_FILE, _shown(settings))
 
 
 def threads_before(folder: Path) -> int | None:
@@ -133,20 +146,31 @@ def threads_before(folder: Path) -> int | None:
 
 
 def load(folder: Path) -> Settings:
-    """What `adopt` wrote.
+    """What `save` wrote: enough for the report. Script and arguments are as they may be shown.
 
     Raises:
         ValueError: there is no comparison in that folder.
     """
+    known = _read(folder)
     try:
-        known: dict[str, Any] = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
         contenders = tuple(Contender(**{**entry, "rates": tuple(entry["rates"])}) for entry in known["contenders"])
-        known |= {key: tuple(known[key]) for key in ("script", "arguments", "command")}
-        known["contenders"] = contenders
-        return Settings(**known)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        known |= {key: tuple(shlex.split(known[key])) for key in ("script", "arguments", "command")}
+        del known["identity"]
+        return Settings(**{**known, "contenders": contenders})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} holds no comparison: its {PLAN_FILE} is of something else ({error})") from None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / PLAN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no comparison: its {PLAN_FILE} cannot be read ({error})") from None
 
 
-def _shown(value: Any) -> str:
-    return " ".join(value) or "none" if isinstance(value, tuple) else str(value)
+def _shown(settings: Settings) -> dict[str, Any]:
+    exact = (settings.script, settings.arguments, settings.fingerprint)
+    shown = dataclasses.asdict(settings)
+    shown |= {key: public_command((), getattr(settings, key)) for key in ("script", "arguments", "command")}
+    del shown["fingerprint"]
+    return {**shown, "identity": hashlib.sha256(json.dumps(exact).encode()).hexdigest()[:16]}

@@ -10,7 +10,10 @@ CONFIDENCE = 0.95
 FEWEST = 3
 """Pairs below which nothing is said."""
 
-BETTER, WORSE, TIE, NOT_ENOUGH = "better", "worse", "tie", "not enough runs"
+FEWEST_ALIKE = 6
+"""Pairs below which differences that are all the same, and not zero, say nothing: by chance one sign in 2 ** 5."""
+
+BETTER, WORSE, TIE, NOT_ENOUGH, NO_RESULT = "better", "worse", "tie", "not enough runs", "no result"
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,6 @@ class Interval:
     low: float
     high: float
     n: int
-
-    @property
-    def half_width(self) -> float:
-        """What was too small to be seen."""
-        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -55,25 +53,39 @@ def paired_interval(differences: Sequence[float], confidence: float = CONFIDENCE
     return Interval(mean, float(low), float(high), n)
 
 
-def judge(differences: Sequence[float], *, less_is_better: bool, lost: tuple[int, int] = (0, 0)) -> Verdict:
+def judge(differences: Sequence[float], *, less_is_better: bool) -> Verdict:
     """The verdict on one optimizer against another.
 
     Args:
         differences: of the seeds that both finished, this one's value minus the other's.
         less_is_better: in the values.
-        lost: how many runs diverged, of this one and of the other. More than the other's is worse, fewer is better,
-            whatever the runs that did not diverge say.
     """
     interval = paired_interval(differences)
-    mine, theirs = lost
-    if mine != theirs and max(mine, theirs) + len(differences) >= FEWEST:
-        word = WORSE if mine > theirs else BETTER
-        return Verdict(word, interval, f"{mine} of its runs diverged, {theirs} of the baseline's")
     if interval is None or interval.n < FEWEST:
-        return Verdict(NOT_ENOUGH, interval, f"{len(differences)} pairs, and {FEWEST} are the fewest that say anything")
+        return Verdict(NOT_ENOUGH, interval, f"pairs: {len(differences)}; {FEWEST} are the fewest that say anything")
     if interval.low <= 0 <= interval.high:
         return Verdict(TIE, interval)
+    if interval.low == interval.high and interval.n < FEWEST_ALIKE:
+        return Verdict(NOT_ENOUGH, interval, f"the same difference in all {interval.n} pairs: no spread to judge it by")
     return Verdict(BETTER if (interval.high < 0) == less_is_better else WORSE, interval)
+
+
+def judge_divergence(verdict: Verdict, mine: tuple[int, int], theirs: tuple[int, int]) -> Verdict:
+    """The verdict with what divergence adds to it: the runs that diverged, of those that did or finished.
+
+    It decides where the counts by themselves are evidence (Fisher's exact test, or all of one and none of the other);
+    otherwise it is mentioned.
+    """
+    if not mine[0] and not theirs[0]:
+        return verdict
+    from scipy import stats
+
+    said = f"{mine[0]} of its {mine[1]} runs diverged, {theirs[0]} of the baseline's {theirs[1]}"
+    table = [[lost, runs - lost] for lost, runs in (mine, theirs)]
+    all_and_none = {mine[0] / max(1, mine[1]), theirs[0] / max(1, theirs[1])} == {0.0, 1.0}
+    if mine[0] != theirs[0] and (all_and_none or stats.fisher_exact(table).pvalue < 1 - CONFIDENCE):
+        return Verdict(WORSE if mine[0] > theirs[0] else BETTER, verdict.interval, said)
+    return Verdict(verdict.word, verdict.interval, "; ".join(filter(None, (verdict.reason, said))))
 
 
 def steps_to(curve: Sequence[tuple[int, float]], target: float) -> float | None:

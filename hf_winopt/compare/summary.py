@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics as medians
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,17 @@ from hf_winopt.compare.contenders import Contender, labels
 from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
 from hf_winopt.compare.plan import Plan, Run
 from hf_winopt.compare.settings import Settings
-from hf_winopt.compare.statistics import WORSE, Verdict, judge, spread, steps_to
+from hf_winopt.compare.statistics import (
+    BETTER,
+    NO_RESULT,
+    NOT_ENOUGH,
+    WORSE,
+    Verdict,
+    judge,
+    judge_divergence,
+    spread,
+    steps_to,
+)
 from hf_winopt.public import public_command
 
 Summary = dict[str, Any]
@@ -28,14 +38,14 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
         plan: the runs as far as they are known.
         outcomes: of the runs that ended; the summary is of these.
     """
-    baseline = choose_baseline(settings, outcomes)
+    baseline = choose_baseline(settings, plan, outcomes)
     views = {contender.label: _View(settings, contender, plan, outcomes) for contender in settings.contenders}
     target = spread(list(views[baseline].values.values()))[0]
+    steps = [o.steps for run, o in outcomes.items() if run.phase == "final" and o.state == FINISHED] or [0]
     for view in views.values():
-        view.aim(target)
+        view.aim(target, max(steps))
     ended = [outcomes[run] for run in plan.runs if run in outcomes]
     missing = len(plan.runs) - len(ended) + plan.unnamed
-    steps = [o.steps for run, o in outcomes.items() if run.phase == "final" and o.state == FINISHED] or [0]
     return {
         "metric": settings.metric,
         "greater_is_better": settings.greater_is_better,
@@ -59,21 +69,25 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
     }
 
 
-def choose_baseline(settings: Settings, outcomes: Outcomes) -> str:
-    """Whom the others are held against: as asked for, otherwise the best at the end of transformers' own.
+def choose_baseline(settings: Settings, plan: Plan, outcomes: Outcomes) -> str:
+    """Whom the others are held against: as asked for, otherwise the best of transformers' own, otherwise the first.
 
-    Where all are ours it is the first.
+    The best is that of the tuning runs, so that the choice does not favour it on the seeds of the result; where nothing
+    was tuned, the one with the fewest runs lost and then the best mean at its end.
     """
     if settings.baseline:
         return settings.baseline
     theirs = [contender.label for contender in settings.contenders if not contender.is_ours]
+    phase = "tune" if any(run.phase == "tune" for run in plan.runs) else "final"
 
-    def score(label: str) -> float:
-        values = [outcome.value(settings.metric) for run, outcome in outcomes.items() if _is_final(run, label)]
-        mean = spread([settings.score(value) for value in values if math.isfinite(value)])[0]
-        return mean if math.isfinite(mean) else math.inf
+    def rank(label: str) -> tuple[float, float]:
+        mine = [
+            o for r, o in outcomes.items() if (r.phase, r.optim) == (phase, label) and r.lr == plan.chosen.get(label)
+        ]
+        values = [settings.score(outcome.value(settings.metric)) for outcome in mine if outcome.state == FINISHED]
+        return len(mine) - len(values), spread(values)[0] if values else math.inf
 
-    return min(theirs, key=score) if theirs else labels(settings.contenders)[0]
+    return min(theirs, key=rank) if theirs else labels(settings.contenders)[0]
 
 
 class _View:
@@ -82,17 +96,20 @@ class _View:
     def __init__(self, settings: Settings, contender: Contender, plan: Plan, outcomes: Outcomes) -> None:
         self.settings, self.contender, self.plan = settings, contender, plan
         self.tuning = {r: o for r, o in outcomes.items() if r.phase == "tune" and r.optim == contender.label}
-        self.final = {r.seed: o for r, o in sorted(outcomes.items(), key=_seed) if _is_final(r, contender.label)}
+        self.final = {
+            r.seed: o
+            for r, o in sorted(outcomes.items(), key=_seed)
+            if (r.phase, r.optim) == ("final", contender.label)
+        }
         self.values = {s: o.value(settings.metric) for s, o in self.final.items() if o.state == FINISHED}
         self.seconds_per_step = _median(o.seconds_per_step for o in self.final.values())
+        self.ended = not plan.unnamed and all(run in outcomes for run in plan.runs if run.optim == contender.label)
+        self.steps = 0
         self.reached: dict[int, float | None] = {}
 
-    @property
-    def steps(self) -> int:
-        return max((outcome.steps for outcome in self.final.values()), default=0)
-
-    def aim(self, target: float) -> None:
-        """Find the step at which every seed meets the target."""
+    def aim(self, target: float, steps: int) -> None:
+        """Find the step at which every seed meets the target; `steps` are those of a run that is trained to its end."""
+        self.steps = steps
         score, metric = self.settings.score, self.settings.metric
         for seed, outcome in self.final.items():
             if outcome.state != FAILED and math.isfinite(target):
@@ -113,7 +130,8 @@ class _View:
             "optim_args": self.contender.optim_args,
             "lr": self.plan.chosen.get(label),
             "grid": self._grid(),
-            "best_at_end_of_grid": self._at_end(),
+            "best_at_end_of_grid": label in self.plan.chosen and self._at_end(),
+            "ended": self.ended,
             "final": {"mean": mean, "sd": sd, "seeds": {str(s): self._final(s) for s in self.final}},
             "diverged": self.lost(),
             "failed": sum(outcome.state == FAILED for outcome in self.final.values()),
@@ -145,41 +163,47 @@ class _View:
         return rates.is_at_end({row["lr"]: self.settings.score(row["value"]) for row in grid}) if grid else False
 
     def _against(self, baseline: _View) -> Summary:
+        if not self.final or not baseline.final or not (self.values or baseline.values):
+            who = "it" if baseline.final else "the baseline"
+            nothing = asdict(Verdict(NO_RESULT, None, f"{who} has no run that ended"))
+            return {"quality": nothing, "steps": nothing, "time": nothing}
         both = [seed for seed in self.values if seed in baseline.values]
-        quality = judge(
-            [self.values[seed] - baseline.values[seed] for seed in both],
-            less_is_better=not self.settings.greater_is_better,
-            lost=(self.lost(), baseline.lost()),
-        )
-        steps = self._sooner(baseline, 1.0, 1.0, quality)
-        mine, theirs = self.seconds_per_step, baseline.seconds_per_step
-        time = self._sooner(baseline, mine, theirs, quality) if mine and theirs else Verdict("not measured")
+        differences = [self.values[seed] - baseline.values[seed] for seed in both]
+        quality = judge(differences, less_is_better=not self.settings.greater_is_better)
+        quality = judge_divergence(quality, self._lost_of_all(), baseline._lost_of_all())
+        steps = self._sooner(baseline, lambda view, seed: 1.0)
+        time = self._sooner(baseline, lambda view, seed: view.final[seed].seconds_per_step)
+        if quality.word == WORSE and any(baseline.reached.values()) and not any(self.reached.values()):
+            steps = time = Verdict(WORSE, None, "none of its runs reached the target")
         return {"quality": asdict(quality), "steps": asdict(steps), "time": asdict(time)}
 
-    def _sooner(self, baseline: _View, mine: float, theirs: float, quality: Verdict) -> Verdict:
+    def _lost_of_all(self) -> tuple[int, int]:
+        return self.lost(), self.lost() + len(self.values)
+
+    def _sooner(self, baseline: _View, cost: Callable[[_View, int], float | None]) -> Verdict:
         """Of the seeds where one of the two met the target; the other, if it did not, counts as meeting it at the end.
 
-        So a difference from a run that never met it is at least what is said.
+        A difference is then at least (where the baseline did not meet it: at most) what is counted, so that such seeds
+        can speak against whoever did not meet the target, and not for it.
         """
         both = [seed for seed in self.reached if seed in baseline.reached]
         seeds = [s for s in both if self.reached[s] is not None or baseline.reached[s] is not None]
-        differences = [self._met(s) * mine - baseline._met(s) * theirs for s in seeds]
-        verdict = judge(differences, less_is_better=True, lost=(self.lost(), baseline.lost()))
-        late = sum(self.reached[s] is None for s in self.reached)
-        if late == len(self.reached) and quality.word == WORSE:
-            return Verdict(WORSE, verdict.interval, "none of its runs reached the target")
-        if late and not verdict.reason:
-            reason = f"{late} of its {len(self.reached)} runs did not reach the target and count with all their steps"
-            return Verdict(verdict.word, verdict.interval, reason)
+        differences = []
+        for seed in seeds:
+            mine, theirs = cost(self, seed), cost(baseline, seed)
+            if mine is None or theirs is None:
+                return Verdict(NO_RESULT, None, "the time of a step is not known")
+            differences.append(self._met(seed) * mine - baseline._met(seed) * theirs)
+        verdict = judge(differences, less_is_better=True)
+        for word, view, whose in ((BETTER, self, "its"), (WORSE, baseline, "the baseline's")):
+            if verdict.word == word and (late := sum(view.reached[seed] is None for seed in seeds)):
+                reason = f"{late} of {whose} {len(both)} runs did not reach the target"
+                return Verdict(NOT_ENOUGH, verdict.interval, reason)
         return verdict
 
     def _met(self, seed: int) -> float:
         met = self.reached[seed]
         return float(self.steps) if met is None else met
-
-
-def _is_final(run: Run, label: str) -> bool:
-    return run.phase == "final" and run.optim == label
 
 
 def _seed(item: tuple[Run, Outcome]) -> int:

@@ -13,9 +13,10 @@ from tests.integrations.conftest import examples, make_trainer, tiny_bert
 __all__ = ["examples", "make_trainer", "tiny_bert"]  # fixtures
 
 # The loss falls towards |log10(lr / best)|; best is 1e-2 for adan, 1e-3 for the others. `--curse` says what goes wrong:
-# fail:OPTIM LR SEED always, once:... at the first attempt, nan:... by diverging; semicolons between several.
+# fail:OPTIM LR SEED always, once:... at the first attempt, nan:... by diverging, slow:... by a worker that never ends;
+# semicolons between several.
 TOY = """
-import argparse, json, math, os, random, sys
+import argparse, json, math, os, random, subprocess, sys
 from pathlib import Path
 
 parser = argparse.ArgumentParser()
@@ -33,6 +34,10 @@ if curse == "fail":
 if curse == "once" and not (output.parent / "tried").exists():
     (output.parent / "tried").touch()
     sys.exit(3)
+if curse == "slow":
+    worker = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    (output.parent / "pid").write_text(str(worker.pid))
+    worker.wait()
 best = 1e-2 if args.optim == "adan" else 1e-3
 floor = abs(math.log10(args.learning_rate / best)) + 0.02 * random.Random(here).random() + 0.1 * args.seed % 0.3
 floor = math.nan if curse == "nan" else floor
@@ -74,7 +79,8 @@ def but_for_times(out: Path) -> tuple[list[dict], dict, str]:
     numbers = summary(out)
     for key in ("wall_seconds", "command"):
         numbers.pop(key)
-    numbers["machine"].pop("runs_at_a_time")
+    for machine in numbers["machines"]:
+        machine.pop("runs_at_a_time")
     lines = (out / "report.md").read_text().splitlines()
     return (
         runs,

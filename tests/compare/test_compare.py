@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
+from hf_winopt import cli
+from hf_winopt.compare import pools
 from tests.compare.conftest import but_for_times, compare, summary
 
 OURS = ["--optims", "adamw_torch,adan", "--jobs", "2", "--out", "out"]
@@ -31,7 +37,8 @@ def test_from_plan_to_report(toy, capsys):
     printed = capsys.readouterr()
     result = summary(toy / "out")
     assert printed.out.strip() == (toy / "out" / "report.md").read_text().strip()
-    assert "14 of 14: adan lr 0.015 seed 3: eval_loss " in printed.err and "left" in printed.err
+    assert "14 of 14: " in printed.err and ": adan lr 0.015 seed 3: eval_loss " in printed.err
+    assert "left" in printed.err and "by eval_loss, lower is better; learning rates: adamw_torch from" in printed.err
 
     one, other = result["optimizers"]
     assert result["baseline"] == "adamw_torch" and one["against_baseline"] is None
@@ -41,7 +48,11 @@ def test_from_plan_to_report(toy, capsys):
     assert one["seconds_per_step"] == 0.05 and other["seconds_per_step"] == 0.07  # by Trainer's own log
     assert other["against_baseline"]["quality"]["word"] == "worse"
     assert result["runs"] == {"finished": 14, "diverged": 0, "failed": 0, "missing": 0, "tried_again": 0}
-    assert result["machine"]["torch"] and result["pictures"] == ["curves.png", "differences.png", "learning_rates.png"]
+    assert result["machines"][0]["torch"] and result["pictures"] == [
+        "curves.png",
+        "differences.png",
+        "learning_rates.png",
+    ]
     for name in result["pictures"]:
         assert (toy / "out" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -82,7 +93,7 @@ def test_the_report_reads_as_a_verdict(toy):
     assert compare("toy.py", *ONE_RATE, "--seeds", "5") == 0
     report = (toy / "out" / "report.md").read_text()
     assert "- **adamw_torch** is the baseline:" in report
-    assert "- **adan**: worse at equal steps (by" in report and "more steps, more time to the baseline's" in report
+    assert "- **adan**: worse at equal steps (by" in report and "and more time to the baseline's result" in report
     assert "| **worse** |" in report and "not reached" in report
     assert "hf-winopt compare toy.py --optims adamw_torch,adan --jobs 2 --out out --lrs 1e-3 --seeds 5" in report
     assert "## Learning rates" not in report  # one rate for all: nothing was tuned
@@ -105,7 +116,7 @@ def test_what_goes_wrong_is_tried_once_more_and_reported(toy, capsys):
     assert seeds == {"1": "value", "2": "failed", "3": "value", "4": "diverged", "5": "value"}
     quality = row["against_baseline"]["quality"]
     assert quality["word"] == "worse" and quality["interval"]["n"] == 3
-    assert quality["reason"] == "1 of its runs diverged, 0 of the baseline's"
+    assert quality["reason"] == "1 of its 4 runs diverged, 0 of the baseline's 5"
 
     reasons = [(mishap["reason"], len(mishap["failures"])) for mishap in result["mishaps"]]
     failed = "exit status 1: RuntimeError: cursed adan 0.001 2"
@@ -155,18 +166,62 @@ def test_words_after_two_dashes_are_the_scripts(toy, capsys):
     assert "run toy.py --seeds 9 --report --optim adamw_torch" in capsys.readouterr().out
 
 
+def test_what_no_optimizer_can_do_ends_it_at_once(toy, capsys):
+    (toy / "broken.py").write_text("raise SystemExit('no such data')")
+    assert compare("broken.py", *ALL) == 1
+    assert "the first run of every optimizer failed: exit status 1: no such data" in capsys.readouterr().err
+    assert compare("toy.py", *ONE_RATE, "--seeds", "1") == 0  # put right: the folder can be used
+
+
 def test_another_comparison_in_the_folder_is_refused(toy, capsys):
     assert compare("toy.py", *ONE_RATE, "--seeds", "1") == 0
+    capsys.readouterr()
     for words, reason in (
         (("toy.py", *ONE_RATE, "--curse", "x"), "other arguments of the script"),
         (("toy.py", *ONE_RATE, "--threads", "7"), "another number of threads"),
+        (("toy.py", *ONE_RATE, "--threads", "7", "--dry-run"), "another number of threads"),
     ):
         assert compare(*words) == 2
         assert reason in capsys.readouterr().err
-    (toy / "toy.py").write_text((toy / "toy.py").read_text() + "# changed\n")
+    text = (toy / "toy.py").read_text()
+    (toy / "toy.py").write_text(text + "# changed\n")
     assert compare("toy.py", *ONE_RATE) == 2
-    assert "which has changed since" in capsys.readouterr().err
-    assert summary(toy / "out")["runs"]["finished"] == 2
+    assert "another text of the script" in capsys.readouterr().err
+
+    (toy / "toy.py").write_text(text)
+    (toy / "out" / "runs").rename(toy / "elsewhere")  # as where only the report was kept
+    assert compare("toy.py", *ONE_RATE, "--seeds", "2") == 0
+    assert summary(toy / "out")["runs"]["finished"] == 4 and len(statuses(toy / "out")) == 2
+
+
+def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(toy):
+    line = [sys.executable, "-m", "hf_winopt", "compare", "toy.py", "--curse", "slow:adan 0.001 2", *ONE_RATE]
+    path = os.pathsep.join([str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(line, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True) as process:
+        slow = toy / "out" / "runs" / "adan" / "lr_0.001" / "seed_2" / "pid"
+        while not slow.exists() or not slow.read_text():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert "the same command goes on from here" in process.communicate()[1]
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):  # the run and what it had started have ended
+        while True:
+            os.kill(int(slow.read_text()), 0)
+    assert json.loads((slow.parent / "status.json").read_text()) == {"state": "running", "failures": []}
+    assert any(json.loads(path.read_text())["state"] == "finished" for path in statuses(toy / "out").values())
+
+
+def test_each_run_has_a_gpu_of_its_own(monkeypatch):
+    given = []
+    monkeypatch.setattr(pools, "visible_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr(pools, "execute", lambda job, device, guard: given.append(device) or both.wait(10))
+    both = threading.Barrier(2)
+    pool = pools.LocalPool()
+    assert pool.slots == 2
+    for future in [pool.submit(None) for _ in range(4)]:
+        future.result()
+    pool.close()
+    assert sorted(given[:2]) == ["2", "5"] == sorted(given[2:])
 
 
 def test_one_at_a_time_in_a_folder(toy):

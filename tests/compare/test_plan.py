@@ -90,8 +90,10 @@ def test_rates_that_diverge_are_not_chosen_and_grids_flee_them():
 
 
 def test_an_optimizer_whose_runs_all_fail_has_no_result():
-    plan, _, _ = carried_out(asked(), lambda r: Outcome(FAILED, "no") if r.optim == "adamw_torch" else 1.0)
+    in_the_middle = distance(BEST_IN_THE_MIDDLE)
+    plan, _, _ = carried_out(asked(), lambda r: Outcome(FAILED, "no") if r.optim == "adamw_torch" else in_the_middle(r))
     assert set(plan.chosen) == {"adan[eps=1e-6]"}
+    assert len(plan.runs) == 3 + 3 + 3  # a library that is not installed is no reason for wider grids
     assert all(run.optim != "adamw_torch" for run in plan.runs if run.phase == "final")
 
 
@@ -112,20 +114,41 @@ def test_the_command_of_a_run():
 def test_the_rate_of_the_script_is_taken_out_of_its_arguments():
     assert script_lr(["--a", "1", "--learning_rate=2e-5", "--b"]) == (2e-5, ("--a", "1", "--b"))
     assert script_lr(["--learning-rate", "1e-4", "x.yaml"]) == (1e-4, ("x.yaml",))
-    assert script_lr(["x"]) == (None, ("x",))
-    for argument in ("--optim", "--seed=3", "--output-dir", "--optim_args", "--push_to_hub", "--hub_token"):
+    assert script_lr(["x", "--pad_token", "0"]) == (None, ("x", "--pad_token", "0"))
+    for argument in (
+        "--optim",
+        "--seed=3",
+        "--output-dir",
+        "--optim_args",
+        "--push_to_hub",
+        "--hub_token",
+        "--load_best_model_at_end",
+    ):
         with pytest.raises(ValueError, match=argument.partition("=")[0]):
             script_lr([argument])
     with pytest.raises(ValueError, match="'fast' is no number"):
         script_lr(["--learning_rate", "fast"])
 
 
-def test_settings_come_back_from_disk(tmp_path):
-    settings.adopt(tmp_path, asked(), any_run=False)
+def test_settings_come_back_from_disk_and_are_guarded(tmp_path):
+    settings.check(tmp_path, asked())  # nothing is there yet
+    settings.save(tmp_path, asked())
     assert settings.load(tmp_path) == asked()
+    settings.check(tmp_path, asked(seeds=5, metric="eval_f1", tune_seeds=2))
+    with pytest.raises(ValueError, match="another number of threads"):
+        settings.check(tmp_path, asked(threads=4))
+    with pytest.raises(ValueError, match="another text of the script"):
+        settings.check(tmp_path, asked(fingerprint="0"))
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no comparison"):
         settings.load(tmp_path)
+
+
+def test_what_is_kept_of_the_settings_can_be_shown(tmp_path):
+    words = ("/home/ann/train.py", "--data", "/home/ann/data", "--kw", "a=/home/ann/x", "--wandb_api_key", "abc")
+    settings.save(tmp_path, dataclasses.replace(asked(), script=words[:1], arguments=words[1:], command=words))
+    kept = (tmp_path / "plan.json").read_text()
+    assert "ann" not in kept and "abc" not in kept and "PATH_TO/train.py --data PATH_TO/data --kw a=PATH_TO/x" in kept
 
 
 def test_outcomes_come_back_from_disk():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from hf_winopt.compare import pools
@@ -20,9 +24,25 @@ def test_ray_gives_the_same(toy, monkeypatch):
 
 
 def test_without_ray_it_says_what_to_install(toy, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert compare(*LINE, "--ray", "auto", "--out", "out") == 2
     assert "pip install 'hf-winopt[ray]'" in capsys.readouterr().err
+
+
+def test_a_task_that_ray_loses_is_a_failed_run(tmp_path):
+    class Lost(Exception):
+        pass
+
+    def get(task):
+        raise Lost
+
+    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=type("RayTaskError", (Lost,), {}))
+    pool = pools.RayPool.__new__(pools.RayPool)
+    pool._ray = SimpleNamespace(exceptions=exceptions, get=get)
+    pool._task = SimpleNamespace(remote=lambda job: None)
+    lost = pool._execute(pools.Job(tmp_path, ("x.py",), {}, tmp_path, False))
+    assert lost.state == "failed" and "Ray lost the task" in lost.reason
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
 
 
 def test_a_folder_that_a_node_does_not_see_is_named(tmp_path):

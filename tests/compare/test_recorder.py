@@ -39,7 +39,6 @@ def recorded(make_trainer, tmp_path):
     def train(*callbacks, **options):
         folder = tmp_path / "run"
         trainer = make_trainer(output_dir=str(folder / "output"), **options)
-        trainer.eval_dataset = trainer.train_dataset
         for callback in (Recorder(folder), *callbacks):
             trainer.add_callback(callback)
         trainer.train()
@@ -77,18 +76,40 @@ def test_weights_that_are_not_finite_are_noticed_where_the_logged_loss_hides_the
     assert trainer.state.global_step <= 5
 
 
-def test_gradients_that_overflow_are_no_divergence(recorded, monkeypatch):
-    recorder = Recorder(None)
-    model = torch.nn.Linear(2, 2)
-    assert recorder._divergence({"loss": 1.0, "grad_norm": float("inf")}, model) == ""  # fp16 skips such a step
-    assert recorder._divergence({"loss": 11.0}, model).startswith("the training loss rose from 1 to 11")
+def test_what_is_no_divergence(tmp_path):
+    def first_reason(*logs):
+        recorder = Recorder(tmp_path)
+        return next(filter(None, (recorder._divergence(entry, torch.nn.Linear(2, 2)) for entry in logs)), "")
+
+    def losses(*values):
+        return [{"loss": value} for value in values]
+
+    assert first_reason({"loss": 1.0, "grad_norm": float("inf")}) == ""  # fp16 skips such a step
+    assert first_reason(*losses(0, 0, 0, 0, 0, 3e-4, 3e-4, 3e-4)) == ""  # a loss that begins at zero
+    assert first_reason(*losses(1, 2, 1, 1, 1, 30, 1, 30, 1)) == ""  # single spikes
+    assert first_reason(*losses(2, 1, 30, 30, 30)) == "the training loss rose from 2 to 30"
+
+
+def test_the_training_counts_and_not_an_evaluation_by_another_trainer(recorded, make_trainer, tmp_path):
+    trainer, found, _ = recorded(max_steps=4, optim="adamw_torch")
+    other = make_trainer(output_dir=str(tmp_path / "run" / "output"))
+    (recorder,) = (each for each in trainer.callback_handler.callbacks if isinstance(each, Recorder))
+    other.add_callback(recorder)
+    other.evaluate()
+    assert outcome.read(tmp_path / "run", returncode=0) == found
+
+
+def test_the_best_model_is_not_the_last(recorded):
+    options = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    with pytest.raises(ValueError, match="leave out load_best_model_at_end"):
+        recorded(max_steps=4, optim="adamw_torch", save_strategy="steps", **options)
 
 
 def test_a_diverged_run_of_a_real_trainer(toy):
     (toy / "train.py").write_text(SCRIPT)
     words = "--max_steps 500 --eval_strategy steps --eval_steps 100 --logging_steps 1 --report_to none --use_cpu"
     line = ["train.py", *words.split(), "--max_grad_norm", "0", "--optims", "sgd", "--lrs", "1e30", "--seeds", "1"]
-    assert compare(*line, "--out", "out") == 0
+    assert compare(*line, "--out", "out") == 1  # nothing came of it
     result = summary(toy / "out")
     assert result["runs"] == {"finished": 0, "diverged": 1, "failed": 0, "missing": 0, "tried_again": 0}
     entry = json.loads((toy / "out" / "runs.jsonl").read_text())

@@ -52,6 +52,7 @@ def make_trainer(tmp_path, tiny_bert, examples):
             "seed": 3,
         }
         args = arguments(**{**settings, **options})
-        return Trainer(model=tiny_bert() if model is None else model, args=args, train_dataset=examples)
+        data = {"train_dataset": examples, "eval_dataset": examples}
+        return Trainer(model=tiny_bert() if model is None else model, args=args, **data)
 
     return make
