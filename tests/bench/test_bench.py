@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import hf_winopt
-from hf_winopt import bench, cli
-from hf_winopt.bench import comparison, memory, plan, results
+from hf_winopt import bench, cli, files
+from hf_winopt.bench import comparison, memory, plan
 
 TOP = {"shapes", "dtype", "tensors", "elements", "rounds", "machine", "copy_gb_per_s", "rows"}
 MACHINE = {"cpu", "cores", "threads", "device", "driver", "python", "torch", "triton", "transformers", "hf_winopt"}
@@ -104,7 +104,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     path = tmp_path / "figures.json"
     path.write_text("what was there")
-    monkeypatch.setattr(results.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
         bench.save(path, {"rows": []})
     assert [entry.read_text() for entry in tmp_path.iterdir()] == ["what was there"]
