@@ -81,8 +81,9 @@ class Recorder(StepTimer):
         for key in ("loss", "eval_loss"):
             if key in logs and not math.isfinite(logs[key]):
                 return f"{key} is {logs[key]}"
-        if not math.isfinite(logs.get("grad_norm", 0.0)) and not _all_finite(model):
-            # Trainer leaves NaN out of the losses it logs; fp16 skips steps whose gradients overflow.
+        # Trainer leaves NaN out of the losses it logs, and without clipping may log no norm. A norm that is not finite
+        # is no proof: fp16 skips such a step.
+        if "loss" in logs and not math.isfinite(logs.get("grad_norm", math.nan)) and not _all_finite(model):
             return "weights are no longer finite"
         if "loss" in logs:
             self.losses.append(logs["loss"])
