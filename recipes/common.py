@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
+from hf_winopt.compare.report import quote
 from recipes.report import RESULTS_FILE
 
 
@@ -84,6 +85,16 @@ def _from_yaml(path: Path) -> list[str]:
         elif value is not None:
             arguments.append(f"--{key}={value}")
     return arguments
+
+
+def comparison(folder: str | None, optim: str) -> str | None:
+    """What `hf-winopt compare --out FOLDER` found out about an optimizer, for the card; None without a folder."""
+    if folder is None:
+        return None
+    try:
+        return quote(json.loads(Path(folder, "summary.json").read_text(encoding="utf-8")), optim)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"--comparison {folder}: {error}") from None
 
 
 # -------------------------------------------------------------------------------------------- output folder

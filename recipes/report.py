@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from hf_winopt.drawing import colour, picture
 from hf_winopt.files import plain, write_atomically, write_json
@@ -58,10 +58,15 @@ def describe_optimizer(trainer: Trainer) -> dict[str, Any]:
         if key not in left_out and value is not None and value is not False
     }
     return {
-        "name": str(getattr(trainer.args.optim, "value", trainer.args.optim)),
+        "name": optimizer_name(trainer.args),
         "class": type(optimizer).__name__,
         "options": {key: value for key, value in options.items() if not isinstance(value, dict)},
     }
+
+
+def optimizer_name(arguments: TrainingArguments) -> str:
+    """What `--optim` was given."""
+    return str(getattr(arguments.optim, "value", arguments.optim))
 
 
 def describe_training(trainer: Trainer) -> dict[str, Any]:
@@ -191,6 +196,7 @@ def model_card(results: Results) -> str:
             f"# {model['name']} on {results['task']}, trained with {optimizer['name']}\n",
             f"{data['description']}\n",
             "One run with one seed: it shows that the training works, and compares nothing.\n",
+            *(("## Compared\n", f"{results['comparison']}\n") if results.get("comparison") else ()),
             "## Results\n",
             _table(("split", "metric", "value"), _score_rows(results["metrics"])),
             f"![Training loss and {readable(results['headline'])} against steps]({CURVES_FILE})\n",

@@ -37,6 +37,25 @@ def cost_table(summary: Summary) -> str:
 _FINISHED = "finished"
 
 
+def quote(summary: Summary, optim: str) -> str:
+    """What a comparison says of one optimizer beside its baseline, for the card of a model trained with it.
+
+    Args:
+        summary: as read from a `summary.json`.
+        optim: an optimizer's name, as `--optim` takes it.
+
+    Raises:
+        ValueError: the comparison is not of this optimizer.
+    """
+    rows = summary["optimizers"]
+    mine = next((row for row in rows if row["optim"] == optim), None)
+    if mine is None:
+        raise ValueError(f"the comparison is of {', '.join(row['label'] for row in rows)}, and not of {optim}")
+    shown = [row for row in rows if row is mine or row["label"] == summary["baseline"]]
+    parts = (f"{_sentence(summary, mine)}", results_table({**summary, "optimizers": shown}), _how_to_read(summary))
+    return "\n\n".join((*parts, f"```sh\n{summary['command']}\n```"))
+
+
 def _parts(summary: Summary) -> Iterator[str]:
     yield f"# {_metric(summary)}: which optimizer?"
     yield _unfinished(summary)

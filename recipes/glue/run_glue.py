@@ -44,6 +44,7 @@ from recipes.common import (
     OneLineProgress,
     RecipeError,
     checkpoint_to_resume,
+    comparison,
     discard,
     leftovers,
     parse_arguments,
@@ -76,6 +77,9 @@ class DataArguments:
     max_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many."})
+    comparison: str | None = field(
+        default=None, metadata={"help": "Folder of a `hf-winopt compare`; the model card quotes what it found."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Discard the run that --output_dir already holds."})
 
 
@@ -85,6 +89,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
     model_args, data_args, training_args = parse(argv)
     task = get_task(data_args.task_name)
     folder = Path(training_args.output_dir)
+    compared = comparison(data_args.comparison, report.optimizer_name(training_args))
     checkpoint = checkpoint_to_resume(training_args)
     old_files = leftovers(folder, resuming=checkpoint is not None, overwrite=data_args.overwrite)
 
@@ -139,6 +144,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         "history": report.split_log(trainer.state.log_history, prefixes, task.metrics),
         "wall_seconds": time.perf_counter() - start,
         "seconds_per_step": timer.median,
+        "comparison": compared,
         "resumed_at_step": trainer.state.global_step - len(timer.seconds),
         **report.environment(),
         "command": public_command(["python", "recipes/glue/run_glue.py"], argv),

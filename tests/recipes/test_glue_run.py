@@ -13,8 +13,15 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from hf_winopt.compare import contenders
+from hf_winopt.compare.outcome import Outcome
+from hf_winopt.compare.plan import Plan, Run
+from hf_winopt.compare.settings import Settings
+from hf_winopt.compare.summary import summarize
+from hf_winopt.files import write_json
+from hf_winopt.public import ROOT
 from recipes import report
-from recipes.common import RecipeError, expand_arguments, leftovers
+from recipes.common import RecipeError, comparison, expand_arguments, leftovers
 from recipes.glue import demo, embedded, run_glue, side_by_side
 
 CONFIGS = sorted((Path(run_glue.__file__).parent / "configs").glob("*.yaml"))
@@ -67,7 +74,7 @@ def test_report_names_no_place(finished):
     for name in ("results.json", "README.md"):
         text = (finished / name).read_text()
         assert "secret-user" not in text
-        assert str(Path.home()) not in text.replace(report.ROOT.as_posix(), "")
+        assert str(Path.home()) not in text.replace(ROOT.as_posix(), "")
         assert "--output_dir PATH_TO/run" in text
 
 
@@ -253,6 +260,34 @@ def test_fp16_needs_a_gpu():
         pytest.skip("there is one")
     with pytest.raises(RecipeError, match="--fp16 false"):
         run_glue.parse(["--task_name", "cola", "--fp16"])
+
+
+def test_the_card_quotes_a_comparison(tmp_path):
+    settings = Settings(
+        ("x.py",), (), contenders.parse("adamw_torch,adamw_win", "1e-3", 1), command=("x.py", "--a", "1")
+    )
+    runs = {
+        Run("final", label, 1e-3, seed): Outcome(
+            "finished", steps=9, evaluations=({"step": 9, "eval_loss": loss + seed},)
+        )
+        for label, loss in (("adamw_torch", 0.5), ("adamw_win", 0.4))
+        for seed in (1, 2, 3)
+    }
+    plan = Plan(tuple(runs), 0, {"adamw_torch": 1e-3, "adamw_win": 1e-3})
+    write_json(tmp_path / "summary.json", summarize(settings, plan, runs))
+    said = comparison(str(tmp_path), "adamw_win")
+    assert "**adamw_win**: a tie" in said or "**adamw_win**: not enough runs" in said
+    assert "| adamw_torch | 0.001 | 2.5 ± 1" in said and "hf-winopt compare x.py --a 1" in said
+    with pytest.raises(RecipeError, match="is of adamw_torch, adamw_win, and not of adan"):
+        comparison(str(tmp_path), "adan")
+    with pytest.raises(RecipeError, match="--comparison gone"):
+        comparison("gone", "adan")
+
+
+def test_the_comparison_stands_in_the_card(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["comparison"] is None and "## Compared" not in report.model_card(results)
+    assert "## Compared\n\nIt is a tie.\n" in report.model_card({**results, "comparison": "It is a tie."})
 
 
 # ------------------------------------------------------------------------------------------------------ demo
