@@ -17,6 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from hf_winopt.compare.statistics import steps_to
+
 TARGET_LOSS = math.log(2) / 2
 """Half the loss of tossing a coin."""
 
@@ -27,7 +29,7 @@ def table(runs: Mapping[str, dict[str, Any]]) -> str:
     rows = [header]
     for name, results in runs.items():
         scores = results["metrics"]["validation"]
-        steps = steps_to(results["history"]["evaluation"], TARGET_LOSS)
+        steps = steps_to([(entry["step"], entry["loss"]) for entry in results["history"]["evaluation"]], TARGET_LOSS)
         rows.append(
             (
                 name,
@@ -40,19 +42,6 @@ def table(runs: Mapping[str, dict[str, Any]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def steps_to(evaluations: Sequence[dict[str, Any]], target: float) -> float | None:
-    """The step at which the evaluation loss first meets `target`, between two evaluations on a straight line."""
-    before: dict[str, Any] | None = None
-    for now in evaluations:
-        if now["loss"] <= target:
-            if before is None:
-                return now["step"]
-            share = (before["loss"] - target) / (before["loss"] - now["loss"])
-            return before["step"] + share * (now["step"] - before["step"])
-        before = now
-    return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

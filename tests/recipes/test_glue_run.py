@@ -22,7 +22,7 @@ from hf_winopt.files import write_json
 from hf_winopt.public import ROOT
 from recipes import report
 from recipes.common import RecipeError, comparison, expand_arguments, leftovers
-from recipes.glue import demo, embedded, run_glue, side_by_side
+from recipes.glue import demo, embedded, run_glue
 
 CONFIGS = sorted((Path(run_glue.__file__).parent / "configs").glob("*.yaml"))
 TINY = "--max_steps 6 --max_train_samples 64 --max_eval_samples 32 --max_length 32 --logging_steps 2 --report_to none"
@@ -303,13 +303,6 @@ def test_demo(tmp_path, capsys):
     assert 'optim="adamw_win"' in shown
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "adamw_win" / "README.md").exists()
-
-
-def test_steps_to_a_loss():
-    history = [{"step": 10, "loss": 0.7}, {"step": 20, "loss": 0.5}, {"step": 30, "loss": 0.3}]
-    assert side_by_side.steps_to(history, 0.4) == pytest.approx(25)
-    assert side_by_side.steps_to(history, 0.9) == 10
-    assert side_by_side.steps_to(history, 0.1) is None
 
 
 def test_accumulated_batches_weigh_as_much_as_one(tmp_path):
