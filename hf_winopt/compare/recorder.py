@@ -88,9 +88,8 @@ class Recorder(StepTimer):
         if "loss" in logs:
             self.losses.append(logs["loss"])
             first, latest = self.losses[0], self.losses[1:][-IN_A_ROW:]
-            if (
-                len(latest) == IN_A_ROW and min(latest) > EXPLODED * first > 0
-            ):  # one that begins at zero is no such loss
+            exploded = len(latest) == IN_A_ROW and min(latest) > EXPLODED * first
+            if exploded and first > 0:  # one that begins at zero is a loss of another kind
                 return f"the training loss rose from {first:.3g} to {latest[-1]:.3g}"
         return ""
 
@@ -111,10 +110,10 @@ class Recorder(StepTimer):
 
 
 def state_bytes(optimizer: Any) -> int:
-    """Bytes of all tensors in the optimizer's state."""
+    """Bytes of all tensors in the optimizer's state; 0 where a wrapper hides it."""
     return sum(
         value.numel() * value.element_size()
-        for state in optimizer.state.values()
+        for state in getattr(optimizer, "state", {}).values()
         for value in (state.values() if isinstance(state, Mapping) else ())
         if isinstance(value, torch.Tensor)
     )
