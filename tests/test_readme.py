@@ -65,7 +65,15 @@ def test_the_table_of_the_two_runs_on_cola():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/math.md", "docs/performance.md", "docs/compare.md", "recipes/glue/README.md"]
+    "page",
+    [
+        "README.md",
+        "docs/math.md",
+        "docs/performance.md",
+        "docs/compare.md",
+        "recipes/glue/README.md",
+        "recipes/transformer_xl/README.md",
+    ],
 )
 def test_links_lead_somewhere(page):
     path = ROOT / page
