@@ -18,7 +18,7 @@ def public_name(name: str) -> str:
 def is_secret(option: str) -> bool:
     """Whether what follows this option of a command line is nobody else's business."""
     name = option.lstrip("-").replace("-", "_").lower()
-    return bool(re.search(r"(^|_)((hub|auth|access|api|hf)_token|api_key|password|secret)$|^token$", name))
+    return bool(re.search(r"(^|_)(hub|auth|access|api|hf)_token$|^token$|_(api|access)_key$|password|secret", name))
 
 
 def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
@@ -28,14 +28,14 @@ def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
         if word.startswith("--"):
             secret = is_secret(word.partition("=")[0])
         if not secret:
-            option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+            option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
             words.append(shlex.quote(option + equals + public_text(public_path(value))))
     return " ".join(words)
 
 
 def public_text(text: str) -> str:
     """A message with every absolute path in it as `public_path` shows it."""
-    return re.sub(r"(?<![\w/.:-])/[\w.@+-]+(?:/[\w.@+-]+)+", lambda path: public_path(path[0]), text)
+    return re.sub(r"(?:(?<=file://)|(?<![\w/.-]))/[\w.@+=-]+(?:/[\w.@+=-]+)+", lambda path: public_path(path[0]), text)
 
 
 def public_path(value: str) -> str:
@@ -44,6 +44,6 @@ def public_path(value: str) -> str:
     if not path.is_absolute() and ".." not in path.parts:
         return value
     for home in (Path.cwd(), ROOT):
-        if path.resolve().is_relative_to(home):
+        if home != Path(home.anchor) and path.resolve().is_relative_to(home):
             return str(path.resolve().relative_to(home))
     return f"PATH_TO/{path.name}"

@@ -93,7 +93,7 @@ def comparison(folder: str | None, optim: str) -> str | None:
         return None
     try:
         return quote(json.loads(Path(folder, "summary.json").read_text(encoding="utf-8")), optim)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"--comparison {folder}: {error}") from None
 
 

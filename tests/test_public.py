@@ -20,4 +20,10 @@ def test_public_command(tmp_path):
 
 def test_public_text():
     text = f"No such file: '/home/ann/data/x.csv' (https://a.b/c/d, and/or, {ROOT}/tests/x.py)"
+    assert public_command(
+        (), ["--a=/home/ann/lr=3/x", '--kw={"p": "/home/ann/x", "q": "a=b"}', "file:///home/ann/x"]
+    ) == ("""--a=PATH_TO/x '--kw={"p": "PATH_TO/x", "q": "a=b"}' file://PATH_TO/x""")
+    assert public_command((), ["--data", "json:/home/ann/x.json", "--label_key", "y"]) == (
+        "--data json:PATH_TO/x.json --label_key y"
+    )
     assert public_text(text) == "No such file: 'PATH_TO/x.csv' (https://a.b/c/d, and/or, tests/x.py)"

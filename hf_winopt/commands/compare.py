@@ -18,7 +18,7 @@ from hf_winopt.compare.carry_out import carry_out, seconds_left, settled
 from hf_winopt.compare.outcome import FINISHED
 from hf_winopt.compare.pools import LocalPool, Pool, RayPool, visible_gpus
 from hf_winopt.compare.progress import Display
-from hf_winopt.compare.runs import any_ended, forget_failed, make_job
+from hf_winopt.compare.runs import any_ended, find, forget_failed, make_job
 from hf_winopt.compare.settings import Settings
 from hf_winopt.files import write_atomically, write_json
 
@@ -88,7 +88,8 @@ def split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[st
 def make_report(out: Path, asked: Settings) -> str:
     """Write `runs.jsonl`, `summary.json`, `report.md` and the pictures from what has ended so far; the report."""
     plan, outcomes = settled(asked, out)
-    archive.save(out, plan, outcomes)
+    # As they are, whatever the metric makes of them; and those of wider plans too.
+    archive.save(out, plan, archive.load(out) | {run: ended for run in plan.runs if (ended := find(out, run))})
     result = summary.summarize(asked, plan, outcomes)
     result["pictures"] = pictures.draw(out, asked, result, outcomes)
     result["machines"] = archive.load_machines(out)
@@ -107,7 +108,7 @@ def dry_run(out: Path, asked: Settings, jobs: int | None) -> str:
     job = make_job(asked, plan.runs[0], out)
     slots = jobs or len(visible_gpus()) or 1
     left = seconds_left(plan, outcomes, slots)
-    more = asked.extensions * asked.tune_seeds * len(asked.contenders) if plan.runs[0].phase == "tune" else 0
+    more = asked.extensions * asked.tune_seeds * len(asked.contenders) if plan.unnamed else 0
     return "\n".join(
         [
             *lines,
@@ -123,17 +124,26 @@ def dry_run(out: Path, asked: Settings, jobs: int | None) -> str:
 
 def _ready(args: argparse.Namespace, words: list[str], argv: Sequence[str], held: ExitStack) -> Callable[[], int]:
     """What is left to do once nothing can be wrong with what was asked for."""
+    if args.dry_run and not args.report:
+        text = dry_run(args.out, _checked(args, words, argv), args.jobs)
+        return lambda: _show(text)
+    for module in ("scipy", "matplotlib"):  # found out before the hours of training, not after
+        if find_spec(module) is None:
+            raise ImportError(f"compare needs {module}: pip install 'hf-winopt[compare]'")
     if args.report:
         known = settings.load(args.report)
-        archive.load(args.report)
+        settled(known, args.report)
         return lambda: _show(make_report(args.report, known))
+    asked = _checked(args, words, argv)
+    pool = _prepare(args, asked, held)
+    return lambda: _carry_out(args.out, asked, pool)
+
+
+def _checked(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -> Settings:
     asked = _settings(args, words, argv)
     if any_ended(args.out):
         settings.check(args.out, asked)
-    if args.dry_run:
-        return lambda: _show(dry_run(args.out, asked, args.jobs))
-    pool = _prepare(args, asked, held)
-    return lambda: _carry_out(args.out, asked, pool)
+    return asked
 
 
 def _show(text: str) -> int:
@@ -143,9 +153,6 @@ def _show(text: str) -> int:
 
 def _prepare(args: argparse.Namespace, asked: Settings, held: ExitStack) -> Pool:
     """Take possession of the folder, and say where the runs will be executed."""
-    for module in ("scipy", "matplotlib"):  # found out before the hours of training, not after
-        if find_spec(module) is None:
-            raise ImportError(f"compare needs {module}: pip install 'hf-winopt[compare]'")
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         held.enter_context(FileLock(args.out / ".lock", timeout=0))
@@ -207,11 +214,15 @@ def _settings(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -
         greater_is_better=metric.split("_")[-1] not in _ERRORS if greater is None else greater,
         baseline=args.baseline,
         extensions=args.extend,
-        threads=args.threads or settings.threads_before(args.out) or _threads(args.jobs or len(visible_gpus()) or 1),
+        threads=args.threads or _threads_before(args.out) or _threads(args.jobs or len(visible_gpus()) or 1),
         keep_models=args.keep_models,
         fingerprint=settings.fingerprint(script),
         command=tuple(argv),
     )
+
+
+def _threads_before(out: Path) -> int | None:
+    return settings.load(out).threads if any_ended(out) else None
 
 
 def _threads(jobs: int) -> int:

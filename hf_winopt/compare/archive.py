@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hf_winopt.bench.machine import machine
-from hf_winopt.compare.outcome import Outcome, from_json
+from hf_winopt.compare.outcome import FAILED, Outcome, from_json
 from hf_winopt.compare.plan import Plan, Run
 from hf_winopt.files import plain, write_atomically, write_json
 
@@ -20,13 +20,20 @@ MACHINE_FILE = "machine.json"
 
 
 def save(out: Path, plan: Plan, outcomes: Mapping[Run, Outcome]) -> None:
-    """Write a line a run, in the order of the plan."""
+    """Write a line a run: those of the plan in its order, then whatever else is known."""
+    order = dict.fromkeys((*(run for run in plan.runs if run in outcomes), *outcomes))
     lines = (
         json.dumps(plain({**dataclasses.asdict(run), **dataclasses.asdict(outcomes[run])}), allow_nan=False) + "\n"
-        for run in plan.runs
-        if run in outcomes
+        for run in order
     )
     write_atomically(out / RUNS_FILE, "".join(lines))
+
+
+def forget_failed(out: Path) -> None:
+    """Take the failed runs out of the file."""
+    known = load(out)
+    if any(outcome.state == FAILED for outcome in known.values()):
+        save(out, Plan((), 0, {}), {run: outcome for run, outcome in known.items() if outcome.state != FAILED})
 
 
 def load(out: Path) -> dict[Run, Outcome]:

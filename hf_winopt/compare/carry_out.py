@@ -29,8 +29,6 @@ def settled(
         ValueError: a run that ended well did not log the metric.
     """
     kept = archive.load(out)
-    # A failure that is kept nowhere else is one that was asked to be tried again.
-    kept = {run: outcome for run, outcome in kept.items() if outcome.state != FAILED or not (out / "runs").is_dir()}
     outcomes = dict(known or {})
     while True:
         plan = make_plan(settings, outcomes)

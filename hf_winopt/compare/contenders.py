@@ -10,7 +10,7 @@ from hf_winopt.compare import rates
 from hf_winopt.integrations import parsing
 from hf_winopt.optim.registry import OPTIMIZERS, suggestion
 
-# transformers' own whose rate is known beside AdamW's: the start of the name, and the multiple.
+# transformers' own whose rate is known beside AdamW's: an expression for the start of the name, and the multiple.
 _SCALES = {
     r"(paged_)?(adamw|ademamix)_|ademamix$|stable_adamw|grokadamw|apollo_adamw|galore_adamw": 1.0,
     r"(paged_)?lion": 0.2,

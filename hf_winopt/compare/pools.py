@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from hf_winopt.compare.outcome import FAILED, Outcome
-from hf_winopt.compare.runs import Guard, Job, execute, keep
+from hf_winopt.compare.runs import Guard, Interrupted, Job, execute, keep
 
 
 class Pool(Protocol):
@@ -78,15 +78,16 @@ class RayPool:
         except ImportError:
             raise ImportError("--ray needs Ray: pip install 'hf-winopt[ray]'") from None
         self._ray: Any = ray
+        self._closing = False
         # On "local": what this machine has, but room for the runs that were asked for.
         cpus = slots * threads if address == "local" and slots else None
         ray.init(address=address, num_cpus=cpus, log_to_driver=False, logging_level=logging.WARNING)
         whole = ray.cluster_resources()
-        gpus, cpus = int(whole.get("GPU", 0)), int(whole.get("CPU", 0))
+        gpus = int(whole.get("GPU", 0))
         if not gpus and (most := max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())) < threads:
             ray.shutdown()
             raise ValueError(f"--threads {threads}: no node of the cluster has so many CPUs, the largest has {most}")
-        self.slots = min(slots or sys.maxsize, gpus or cpus // threads)
+        self.slots = min(slots or sys.maxsize, gpus or int(whole["CPU"]) // threads)
         cpus_each, gpus_each = (1, 1) if gpus else (threads, 0)
         self._task = ray.remote(num_cpus=cpus_each, num_gpus=gpus_each, max_retries=1)(execute)
         self._executor = ThreadPoolExecutor(self.slots)  # waits, and keeps tasks beyond `slots` back
@@ -97,16 +98,21 @@ class RayPool:
     def _execute(self, job: Job) -> Outcome:
         try:
             return self._ray.get(self._task.remote(job))
-        except self._ray.exceptions.RayTaskError:  # raised by `execute`: the set-up is wrong, for every run
-            raise
-        except self._ray.exceptions.RayError as error:
+        except tuple(getattr(self._ray.exceptions, name) for name in _LOST) as error:
+            if self._closing:
+                raise Interrupted from None
             lost = Outcome(FAILED, f"Ray lost the task twice: {type(error).__name__}")
             keep(job.folder, lost)
             return lost
 
     def close(self) -> None:
+        self._closing = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._ray.shutdown()
+
+
+# What ends one task. Anything else that Ray raises ends the comparison: the cluster, or what `execute` found wrong.
+_LOST = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
 
 
 def visible_gpus() -> list[str]:

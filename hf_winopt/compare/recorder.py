@@ -69,7 +69,7 @@ class Recorder(StepTimer):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_step_end()
-        if self.state_bytes is None and "optimizer" in kwargs:
+        if not self.state_bytes and "optimizer" in kwargs:  # under fp16 the first steps may be skipped
             self.state_bytes = state_bytes(kwargs["optimizer"])
         if state.is_world_process_zero and state.global_step % max(1, state.max_steps // 100) == 0:
             self._show(state)
@@ -109,11 +109,13 @@ class Recorder(StepTimer):
         write_json(self.folder / PROGRESS_FILE, {"step": state.global_step, "steps": state.max_steps}, indent=None)
 
 
-def state_bytes(optimizer: Any) -> int:
-    """Bytes of all tensors in the optimizer's state; 0 where a wrapper hides it."""
+def state_bytes(optimizer: Any) -> int | None:
+    """Bytes of all tensors in the optimizer's state; None where a wrapper hides it."""
+    if not hasattr(optimizer, "state"):
+        return None
     return sum(
         value.numel() * value.element_size()
-        for state in getattr(optimizer, "state", {}).values()
+        for state in optimizer.state.values()
         for value in (state.values() if isinstance(state, Mapping) else ())
         if isinstance(value, torch.Tensor)
     )

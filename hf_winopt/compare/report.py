@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_winopt.bench.table import markdown
+from hf_winopt.compare.outcome import FINISHED
 from hf_winopt.compare.statistics import BETTER, CONFIDENCE, FEWEST, NO_RESULT, NOT_ENOUGH, TIE, WORSE
 from hf_winopt.compare.summary import Summary
+
+KEPT = ("`runs.jsonl`", "`plan.json`", "`machine.json`")
 
 PICTURES = {
     "curves.png": "the metric against steps, mean and standard deviation over seeds",
@@ -34,26 +37,24 @@ def cost_table(summary: Summary) -> str:
     return markdown(heads, [_cost_row(summary, row) for row in summary["optimizers"]])
 
 
-_FINISHED = "finished"
-
-
 def quote(summary: Summary, optim: str) -> str:
     """What a comparison says of one optimizer beside its baseline, for the card of a model trained with it.
 
     Args:
         summary: as read from a `summary.json`.
-        optim: an optimizer's name, as `--optim` takes it.
+        optim: an optimizer's label in the comparison, or its name, as `--optim` takes it.
 
     Raises:
         ValueError: the comparison is not of this optimizer.
     """
     rows = summary["optimizers"]
-    mine = next((row for row in rows if row["optim"] == optim), None)
+    named = [row for row in rows if row["label"] == optim] or [row for row in rows if row["optim"] == optim]
+    mine = named[0] if named else None
     if mine is None:
         raise ValueError(f"the comparison is of {', '.join(row['label'] for row in rows)}, and not of {optim}")
     shown = [row for row in rows if row is mine or row["label"] == summary["baseline"]]
-    parts = (f"{_sentence(summary, mine)}", results_table({**summary, "optimizers": shown}), _how_to_read(summary))
-    return "\n\n".join((*parts, f"```sh\n{summary['command']}\n```"))
+    said = (_unfinished(summary), _sentence(summary, mine), results_table({**summary, "optimizers": shown}))
+    return "\n\n".join(filter(None, (*said, _how_to_read(summary), f"```sh\n{summary['command']}\n```")))
 
 
 def _parts(summary: Summary) -> Iterator[str]:
@@ -102,7 +103,7 @@ def _sentence(summary: Summary, row: Mapping[str, Any]) -> str:
 
 
 def _because(verdict: Mapping[str, Any]) -> str:
-    interval, reason = verdict["interval"], verdict["reason"]
+    interval, reason = None if verdict["by_divergence"] else verdict["interval"], verdict["reason"]
     said = [reason] if reason else []
     if interval and verdict["word"] == TIE:
         spread = (f"the difference lies between {_signed(interval['low'])} and {_signed(interval['high'])}",)
@@ -139,7 +140,7 @@ def _cost_row(summary: Summary, row: Mapping[str, Any]) -> list[str]:
     against, met = row["against_baseline"], row["steps_to_target"]
     runs = len(met["seeds"])
     share = f" ({met['reached']} of {runs} runs)" if met["reached"] != runs else ""
-    steps = f"{met['mean']:.0f}{share}" if met["reached"] else "not reached"
+    steps = f"{met['mean']:.0f}{share}" if met["reached"] else "not reached" if runs else "-"
     seconds = row["seconds_to_target"]
     return [
         row["label"],
@@ -161,10 +162,7 @@ def _word(verdict: Mapping[str, Any] | None) -> str:
 
 def _how_to_read(summary: Summary) -> str:
     direction = "Higher" if summary["greater_is_better"] else "Lower"
-    fewest, most = summary["steps"]["fewest"], summary["steps"]["most"]
-    steps = (
-        f"All at {most} steps" if fewest == most else f"**Runs ended after {fewest} to {most} steps, not all alike**"
-    )
+    steps = _steps(summary)
     return (
         f"{direction} is better. {steps}; the same model, data and order for the same seed; "
         f"{summary['seeds']} seeds that no learning rate was chosen by. Differences are paired by seed, with their "
@@ -172,6 +170,16 @@ def _how_to_read(summary: Summary) -> str:
         f"{FEWEST} pairs nothing is said. Each interval stands by itself: of twenty comparisons of equals one "
         "would look like a difference."
     )
+
+
+def _steps(summary: Summary) -> str:
+    (fewest, most), judged = summary["steps"].values(), sorted({*summary["judged_at"].values()})
+    if not most:
+        return "No run for the result has finished yet"
+    text = f"All at {most} steps" if fewest == most else f"**Runs ended after {fewest} to {most} steps, not all alike**"
+    if {*judged} == {fewest, most}:
+        return text
+    return f"{text}, **judged by their last evaluation, at step {' to '.join(map(str, judged))}**"
 
 
 def _target(summary: Summary) -> str:
@@ -182,7 +190,8 @@ def _target(summary: Summary) -> str:
         f"{number(summary['target'])}; about half of its own runs may not get there. Steps are interpolated between "
         "evaluations, and the means are of the runs that reached it. In the verdicts, paired by seed, a run that did "
         "not counts with all its steps, which speaks against it and never for it. Time is steps times the median time "
-        "of a step of that run, without loading data and evaluating."
+        "of a step, without loading data and evaluating: in the verdicts that of the run, in the table that of all its "
+        "runs."
     )
 
 
@@ -191,7 +200,7 @@ def _grid_table(summary: Summary) -> str:
     for row in summary["optimizers"]:
         cells = []
         for entry in row["grid"]:
-            value = number(entry["value"]) if entry["state"] == _FINISHED else entry["state"]
+            value = number(entry["value"]) if entry["state"] == FINISHED else entry["state"]
             cell = f"{entry['lr']:g}: {value}"
             cells.append(f"**{cell}**" if entry["lr"] == row["lr"] else cell)
         rows.append([row["label"], ", ".join(cells)])
@@ -209,14 +218,14 @@ def _grid_notes(summary: Summary) -> str:
 def _mishap(entry: Mapping[str, Any]) -> str:
     run = f"{entry['optim']}, lr {entry['lr']:g}, seed {entry['seed']} ({entry['phase']})"
     first = "".join(f"; an attempt before it failed: {reason}" for reason in entry["failures"])
-    if entry["state"] == _FINISHED:
+    if entry["state"] == FINISHED:
         return f"- {run}: finished at the second attempt{first}"
     return f"- {run}: {entry['state']}: {entry['reason']}{first}"
 
 
 def _unfinished(summary: Summary) -> str:
     missing = summary["runs"]["missing"]
-    return f"**Not finished: {missing} runs are missing.** What follows is of those that ended." if missing else ""
+    return f"**Not finished; runs still missing: {missing}.** What follows is of those that ended." if missing else ""
 
 
 def _made(summary: Summary) -> str:
@@ -231,9 +240,6 @@ def _made(summary: Summary) -> str:
         + ".",
     ]
     return "\n\n".join(parts)
-
-
-KEPT = ("`runs.jsonl`", "`plan.json`", "`machine.json`")
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hf_winopt
-from hf_winopt.compare import outcome, plan
-from hf_winopt.compare.archive import RUNS_FILE
+from hf_winopt.compare import archive, outcome, plan
 from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
 from hf_winopt.compare.settings import Settings
 from hf_winopt.files import write_atomically, write_json
@@ -134,17 +133,17 @@ def find(out: Path, run: plan.Run) -> Outcome | None:
 
 
 def any_ended(out: Path) -> bool:
-    """Whether there is a run that gave a result, or more than failed at least."""
-    statuses = (_status(path.parent) for path in out.glob(f"runs/*/*/*/{STATUS_FILE}"))
-    return (out / RUNS_FILE).exists() or any(status.get("state") in (FINISHED, DIVERGED) for status in statuses)
+    """Whether there is a run that finished or diverged; one that failed says nothing of the task."""
+    states = {_status(path.parent).get("state") for path in out.glob(f"runs/*/*/*/{STATUS_FILE}")}
+    return not states.isdisjoint({FINISHED, DIVERGED}) or any(o.state != FAILED for o in archive.load(out).values())
 
 
-def forget_failed(out: Path) -> int:
-    """Let every failed run be tried again; how many there were."""
-    failed = [path for path in out.glob(f"runs/*/*/*/{STATUS_FILE}") if _status(path.parent).get("state") == FAILED]
-    for path in failed:
-        path.unlink()
-    return len(failed)
+def forget_failed(out: Path) -> None:
+    """Let every failed run be tried again."""
+    archive.forget_failed(out)
+    for path in out.glob(f"runs/*/*/*/{STATUS_FILE}"):
+        if _status(path.parent).get("state") == FAILED:
+            path.unlink()
 
 
 def progress(out: Path, run: plan.Run) -> tuple[int, int]:

@@ -129,20 +129,13 @@ def check(folder: Path, settings: Settings) -> None:
         ("threads", "another number of threads"),
     ):
         if before.get(name) != now[name]:
-            raise ValueError(
-                f"{folder} holds runs with {what} ({before.get(name)}; now {now[name]}): "
-                "take another --out, or delete that folder"
-            )
+            values = "" if name == "identity" else f" ({before.get(name)}; now {now[name]})"
+            raise ValueError(f"{folder} holds runs with {what}{values}: take another --out, or delete that folder")
 
 
 def save(folder: Path, settings: Settings) -> None:
     """Write what `load` reads: no secret, and of paths elsewhere only the last part."""
     write_json(folder / PLAN_FILE, _shown(settings))
-
-
-def threads_before(folder: Path) -> int | None:
-    """The number of threads of the comparison that is in the folder; None if there is none."""
-    return load(folder).threads if (folder / PLAN_FILE).exists() else None
 
 
 def load(folder: Path) -> Settings:

@@ -13,6 +13,9 @@ FEWEST = 3
 FEWEST_ALIKE = 6
 """Pairs below which differences that are all the same, and not zero, say nothing: by chance one sign in 2 ** 5."""
 
+ROUNDING = 1e-9
+"""Differences that spread less than this share of their mean are the same but for rounding."""
+
 BETTER, WORSE, TIE, NOT_ENOUGH, NO_RESULT = "better", "worse", "tie", "not enough runs", "no result"
 
 
@@ -28,11 +31,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, what it rests on, and in a few words why, where the interval alone does not say it."""
+    """A word and what it rests on.
+
+    Args:
+        word: "better", "worse", "tie", "not enough runs" or "no result".
+        interval: of the differences of the runs that finished; None for fewer than two.
+        reason: in a few words, where the interval alone does not say it.
+        by_divergence: the runs that diverged decided, and not the interval.
+    """
 
     word: str
     interval: Interval | None = None
     reason: str = ""
+    by_divergence: bool = False
 
 
 def paired_interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
@@ -47,7 +58,7 @@ def paired_interval(differences: Sequence[float], confidence: float = CONFIDENCE
         return None
     mean = math.fsum(differences) / n
     error = float(stats.sem(differences))
-    if error == 0:
+    if error <= ROUNDING * abs(mean):
         return Interval(mean, mean, mean, n)
     low, high = stats.t.interval(confidence, n - 1, loc=mean, scale=error)
     return Interval(mean, float(low), float(high), n)
@@ -82,9 +93,11 @@ def judge_divergence(verdict: Verdict, mine: tuple[int, int], theirs: tuple[int,
 
     said = f"{mine[0]} of its {mine[1]} runs diverged, {theirs[0]} of the baseline's {theirs[1]}"
     table = [[lost, runs - lost] for lost, runs in (mine, theirs)]
-    all_and_none = {mine[0] / max(1, mine[1]), theirs[0] / max(1, theirs[1])} == {0.0, 1.0}
-    if mine[0] != theirs[0] and (all_and_none or stats.fisher_exact(table).pvalue < 1 - CONFIDENCE):
-        return Verdict(WORSE if mine[0] > theirs[0] else BETTER, verdict.interval, said)
+    enough = min(mine[1], theirs[1]) >= FEWEST
+    all_and_none = enough and {mine[0] / mine[1], theirs[0] / theirs[1]} == {0.0, 1.0}
+    if all_and_none or stats.fisher_exact(table).pvalue < 1 - CONFIDENCE:
+        word = WORSE if mine[0] / mine[1] > theirs[0] / theirs[1] else BETTER
+        return Verdict(word, verdict.interval, said, by_divergence=True)
     return Verdict(verdict.word, verdict.interval, "; ".join(filter(None, (verdict.reason, said))))
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics as medians
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from hf_winopt.compare import rates
 from hf_winopt.compare.contenders import Contender, labels
 from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
-from hf_winopt.compare.plan import Plan, Run
+from hf_winopt.compare.plan import Outcomes, Plan, Run
 from hf_winopt.compare.settings import Settings
 from hf_winopt.compare.statistics import (
     BETTER,
     NO_RESULT,
     NOT_ENOUGH,
+    TIE,
     WORSE,
     Verdict,
     judge,
@@ -27,7 +28,6 @@ from hf_winopt.compare.statistics import (
 from hf_winopt.public import public_command
 
 Summary = dict[str, Any]
-Outcomes = Mapping[Run, Outcome]
 
 
 def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
@@ -41,7 +41,9 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
     baseline = choose_baseline(settings, plan, outcomes)
     views = {contender.label: _View(settings, contender, plan, outcomes) for contender in settings.contenders}
     target = spread(list(views[baseline].values.values()))[0]
-    steps = [o.steps for run, o in outcomes.items() if run.phase == "final" and o.state == FINISHED] or [0]
+    finished = [o for run, o in outcomes.items() if run.phase == "final" and o.state == FINISHED]
+    steps = [outcome.steps for outcome in finished] or [0]
+    judged = [outcome.curve(settings.metric)[-1][0] for outcome in finished] or [0]
     for view in views.values():
         view.aim(target, max(steps))
     ended = [outcomes[run] for run in plan.runs if run in outcomes]
@@ -52,6 +54,7 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
         "baseline": baseline,
         "target": target,
         "steps": {"fewest": min(steps), "most": max(steps)},
+        "judged_at": {"fewest": min(judged), "most": max(judged)},
         "seeds": settings.seeds,
         "tune_seeds": settings.tune_seeds,
         "threads": settings.threads,
@@ -104,12 +107,12 @@ class _View:
         self.values = {s: o.value(settings.metric) for s, o in self.final.items() if o.state == FINISHED}
         self.seconds_per_step = _median(o.seconds_per_step for o in self.final.values())
         self.ended = not plan.unnamed and all(run in outcomes for run in plan.runs if run.optim == contender.label)
-        self.steps = 0
+        self.whole = 0
         self.reached: dict[int, float | None] = {}
 
-    def aim(self, target: float, steps: int) -> None:
-        """Find the step at which every seed meets the target; `steps` are those of a run that is trained to its end."""
-        self.steps = steps
+    def aim(self, target: float, whole: int) -> None:
+        """Find the step at which every seed meets the target; a `whole` run has so many."""
+        self.whole = whole
         score, metric = self.settings.score, self.settings.metric
         for seed, outcome in self.final.items():
             if outcome.state != FAILED and math.isfinite(target):
@@ -163,9 +166,9 @@ class _View:
         return rates.is_at_end({row["lr"]: self.settings.score(row["value"]) for row in grid}) if grid else False
 
     def _against(self, baseline: _View) -> Summary:
-        if not self.final or not baseline.final or not (self.values or baseline.values):
-            who = "it" if baseline.final else "the baseline"
-            nothing = asdict(Verdict(NO_RESULT, None, f"{who} has no run that ended"))
+        if not self._has_result() or not baseline._has_result():
+            who = "it" if baseline._has_result() else "the baseline"
+            nothing = asdict(Verdict(NO_RESULT, None, f"{who} has no run that finished or diverged"))
             return {"quality": nothing, "steps": nothing, "time": nothing}
         both = [seed for seed in self.values if seed in baseline.values]
         differences = [self.values[seed] - baseline.values[seed] for seed in both]
@@ -173,9 +176,15 @@ class _View:
         quality = judge_divergence(quality, self._lost_of_all(), baseline._lost_of_all())
         steps = self._sooner(baseline, lambda view, seed: 1.0)
         time = self._sooner(baseline, lambda view, seed: view.final[seed].seconds_per_step)
-        if quality.word == WORSE and any(baseline.reached.values()) and not any(self.reached.values()):
+        if quality.word == WORSE and baseline._any_reached() and not self._any_reached():
             steps = time = Verdict(WORSE, None, "none of its runs reached the target")
         return {"quality": asdict(quality), "steps": asdict(steps), "time": asdict(time)}
+
+    def _has_result(self) -> bool:
+        return any(outcome.state != FAILED for outcome in self.final.values())
+
+    def _any_reached(self) -> bool:
+        return any(step is not None for step in self.reached.values())
 
     def _lost_of_all(self) -> tuple[int, int]:
         return self.lost(), self.lost() + len(self.values)
@@ -195,22 +204,23 @@ class _View:
                 return Verdict(NO_RESULT, None, "the time of a step is not known")
             differences.append(self._met(seed) * mine - baseline._met(seed) * theirs)
         verdict = judge(differences, less_is_better=True)
-        for word, view, whose in ((BETTER, self, "its"), (WORSE, baseline, "the baseline's")):
-            if verdict.word == word and (late := sum(view.reached[seed] is None for seed in seeds)):
+        for words, view, whose in (((BETTER, TIE), self, "its"), ((WORSE,), baseline, "the baseline's")):
+            if verdict.word in words and any(view.reached[seed] is None for seed in seeds):
+                late = sum(view.reached[seed] is None for seed in both)
                 reason = f"{late} of {whose} {len(both)} runs did not reach the target"
                 return Verdict(NOT_ENOUGH, verdict.interval, reason)
         return verdict
 
     def _met(self, seed: int) -> float:
         met = self.reached[seed]
-        return float(self.steps) if met is None else met
+        return float(self.whole) if met is None else met
 
 
 def _seed(item: tuple[Run, Outcome]) -> int:
     return item[0].seed
 
 
-def _median(values: Any) -> float | None:
+def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return medians.median(known) if known else None
 

@@ -138,6 +138,10 @@ def test_a_metric_that_is_not_logged_ends_it_at_once(toy, capsys):
     assert compare("toy.py", *ONE_RATE, "--jobs", "1", "--metric", "eval_bleu") == 1
     assert "logs no eval_bleu at its end: it has eval_accuracy, eval_loss" in capsys.readouterr().err
     assert sum(json.loads(path.read_text())["state"] == "finished" for path in statuses(toy / "out").values()) <= 2
+    capsys.readouterr()
+    for how in (["--report", "out"], ["toy.py", *ONE_RATE, "--metric", "eval_bleu", "--dry-run"]):
+        assert compare(*how) == 2
+        assert "logs no eval_bleu" in capsys.readouterr().err
     assert compare("toy.py", *ONE_RATE, "--jobs", "1") == 0  # what ran is not run again
 
 
@@ -192,6 +196,9 @@ def test_another_comparison_in_the_folder_is_refused(toy, capsys):
     (toy / "out" / "runs").rename(toy / "elsewhere")  # as where only the report was kept
     assert compare("toy.py", *ONE_RATE, "--seeds", "2") == 0
     assert summary(toy / "out")["runs"]["finished"] == 4 and len(statuses(toy / "out")) == 2
+    assert compare("toy.py", *ONE_RATE, "--seeds", "1") == 0  # less is asked for, and nothing lost
+    assert summary(toy / "out")["runs"]["finished"] == 2
+    assert len((toy / "out" / "runs.jsonl").read_text().splitlines()) == 4
 
 
 def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(toy):

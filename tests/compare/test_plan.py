@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from hf_winopt.compare import contenders, outcome, settings
+from hf_winopt.compare import archive, contenders, outcome, runs, settings
 from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
 from hf_winopt.compare.plan import FIRST_TUNE_SEED, command, make_plan
 from hf_winopt.compare.settings import Settings, script_lr
@@ -156,6 +156,18 @@ def test_outcomes_come_back_from_disk():
     back = outcome.from_json(json.loads(json.dumps(dataclasses.asdict(result)).replace("NaN", "null")))
     assert dataclasses.replace(back, evaluations=()) == dataclasses.replace(result, evaluations=())
     assert math.isnan(back.evaluations[0]["eval_loss"])
+
+
+def test_failed_runs_are_kept_until_they_are_to_be_tried_again(tmp_path):
+    plan = make_plan(asked(), {})
+    ended = {run: Outcome(FAILED, "no") for run in plan.runs[:2]}
+    ended |= {run: Outcome(FINISHED, evaluations=({"step": 1, "eval_loss": 1.0},)) for run in plan.runs[2:]}
+    archive.save(tmp_path, plan, ended)
+    assert archive.load(tmp_path) == ended and runs.any_ended(tmp_path)
+    runs.forget_failed(tmp_path)
+    assert list(archive.load(tmp_path)) == list(plan.runs[2:])
+    archive.save(tmp_path, plan, dict.fromkeys(plan.runs, Outcome(FAILED, "no")))
+    assert not runs.any_ended(tmp_path)
 
 
 def test_what_is_read_of_a_log(tmp_path):

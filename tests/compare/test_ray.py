@@ -36,9 +36,10 @@ def test_a_task_that_ray_loses_is_a_failed_run(tmp_path):
     def get(task):
         raise Lost
 
-    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=type("RayTaskError", (Lost,), {}))
+    others = {name: type(name, (Exception,), {}) for name in pools._LOST}
     pool = pools.RayPool.__new__(pools.RayPool)
-    pool._ray = SimpleNamespace(exceptions=exceptions, get=get)
+    pool._closing = False
+    pool._ray = SimpleNamespace(exceptions=SimpleNamespace(**{**others, "WorkerCrashedError": Lost}), get=get)
     pool._task = SimpleNamespace(remote=lambda job: None)
     lost = pool._execute(pools.Job(tmp_path, ("x.py",), {}, tmp_path, False))
     assert lost.state == "failed" and "Ray lost the task" in lost.reason

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
 from hf_winopt.compare import outcome
-from hf_winopt.compare.recorder import Recorder
+from hf_winopt.compare.recorder import Recorder, state_bytes
 from tests.compare.conftest import compare, summary
 
 SCRIPT = """
@@ -56,6 +57,18 @@ def test_what_is_kept(recorded):
     assert found.seconds_per_step > 0 and [step for step, _ in found.losses] == [1, 2, 3, 4, 5, 6]
     # save_strategy is "no", and this evaluation came after the training: Trainer itself leaves nothing of it.
     assert found.evaluations[-1]["step"] == 6 and found.value("eval_loss") > 0
+
+
+def test_state_that_comes_late_is_counted_and_hidden_state_is_not():
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(5))])
+    assert state_bytes(optimizer) == 0 and state_bytes(object()) is None
+    recorder, state = Recorder(None), SimpleNamespace(is_world_process_zero=False, global_step=1, max_steps=9)
+    for _ in range(2):
+        recorder.on_step_begin()
+        recorder.on_step_end(None, state, None, optimizer=optimizer)  # the first as GradScaler skips it
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(5)
+        optimizer.step()
+    assert recorder.state_bytes >= 2 * 5 * 4
 
 
 def test_a_rising_loss_is_stopped(recorded):
