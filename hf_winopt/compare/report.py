@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ def quote(summary: Summary, optim: str) -> str:
         raise ValueError(f"the comparison is of {', '.join(row['label'] for row in rows)}, and not of {optim}")
     shown = [row for row in rows if row is mine or row["label"] == summary["baseline"]]
     said = (_unfinished(summary), _sentence(summary, mine), results_table({**summary, "optimizers": shown}))
-    return "\n\n".join(filter(None, (*said, _how_to_read(summary), f"```sh\n{summary['command']}\n```")))
+    return "\n\n".join(filter(None, (*said, _how_to_read(summary), _command(summary))))
 
 
 def _parts(summary: Summary) -> Iterator[str]:
@@ -231,7 +232,7 @@ def _unfinished(summary: Summary) -> str:
 def _made(summary: Summary) -> str:
     runs = summary["runs"]
     parts = [
-        f"```sh\n{summary['command']}\n```",
+        _command(summary),
         f"`hf-winopt compare --report DIR` makes this page again from {', '.join(KEPT[:-1])} and {KEPT[-1]}.",
         f"{runs['finished']} runs finished, {runs['diverged']} diverged, {runs['failed']} failed, "
         f"{runs['tried_again']} were tried again; {duration(summary['wall_seconds'])} of runs in all, "
@@ -240,6 +241,16 @@ def _made(summary: Summary) -> str:
         + ".",
     ]
     return "\n\n".join(parts)
+
+
+def _command(summary: Summary) -> str:
+    """The command line in lines of a width that can be read, an option and its values in one."""
+    lines = [""]
+    for part in re.split(r" (?=--)", summary["command"]):  # values with spaces are quoted, and begin with a quote
+        if len(lines[-1]) + len(part) > 100:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return "```sh\n" + " \\\n".join(lines).strip() + "\n```"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

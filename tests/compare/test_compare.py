@@ -95,7 +95,10 @@ def test_the_report_reads_as_a_verdict(toy):
     assert "- **adamw_torch** is the baseline:" in report
     assert "- **adan**: worse at equal steps (by" in report and "and more time to the baseline's result" in report
     assert "| **worse** |" in report and "not reached" in report
-    assert "hf-winopt compare toy.py --optims adamw_torch,adan --jobs 2 --out out --lrs 1e-3 --seeds 5" in report
+    command = report.partition("```sh\n")[2].partition("\n```")[0]
+    assert command.replace("\\\n   ", "") == (
+        "hf-winopt compare toy.py --optims adamw_torch,adan --jobs 2 --out out --lrs 1e-3 --seeds 5"
+    )
     assert "## Learning rates" not in report  # one rate for all: nothing was tuned
     assert str(toy) not in report + (toy / "out" / "summary.json").read_text()
 
