@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import bf16_params, first_step, plain_loops, step_time, traffic
 from hf_winopt import OPTIMIZERS, cli
+from hf_winopt.compare import report
 from recipes.glue import side_by_side
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,13 @@ def test_the_table_of_step_times():
     assert command
     result = json.loads((RESULTS / "step_time.json").read_text())
     assert step_time.report(result, command[1].split()).strip() in README
+
+
+def test_the_table_of_the_comparison():
+    folder = RESULTS / "compare_cola_minilm"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert report.results_table(summary) in README
+    assert (folder / "report.md").read_text() == report.write(summary)
 
 
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
