@@ -208,12 +208,17 @@ def test_another_comparison_in_the_folder_is_refused(toy, capsys):
 def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(toy):
     line = [sys.executable, "-m", "hf_winopt", "compare", "toy.py", "--curse", "slow:adan 0.001 2", *ONE_RATE]
     path = os.pathsep.join([str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(line, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True) as process:
+    # Whoever runs the tests in the background may have them ignore interrupts.
+    options = {
+        "env": {**os.environ, "PYTHONPATH": path},
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options) as process:
         slow = toy / "out" / "runs" / "adan" / "lr_0.001" / "seed_2" / "pid"
         while not slow.exists() or not slow.read_text():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert "the same command goes on from here" in process.communicate()[1]
+        assert "the same command goes on from here" in process.communicate(timeout=300)[1]
     assert process.returncode == 130
     while not ended(int(slow.read_text())):  # what the run had started
         pass
