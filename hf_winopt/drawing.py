@@ -12,7 +12,7 @@ from hf_winopt.files import write_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
-_STYLE = {
+_STYLE: Any = {  # matplotlib types the keys one by one
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,7 +35,7 @@ def picture(path: Path, title: str, size: tuple[float, float]) -> Iterator[Any]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # draws without pyplot, hence without a screen or a chosen backend
 
-    with rc_context(_STYLE):  # type: ignore[arg-type]
+    with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         yield figure
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
