@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from hf_winopt.drawing import colour, picture
 from hf_winopt.files import plain, write_atomically, write_json
@@ -47,9 +47,9 @@ def summary(results: Results) -> str:
 # ---------------------------------------------------------------------------------------- parts of the results
 
 
-def describe_optimizer(trainer: Trainer) -> dict[str, Any]:
+def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str, Any]:
     """The optimizer as it ran: its `--optim` name, class, and the options of its first parameter group."""
-    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # out of Accelerate's wrapper
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # out of Accelerate's wrapper
     # What is off or left to the optimizer says nothing; rates change with the schedule and stand under "training".
     left_out = {"params", "lr", "initial_lr"}
     options = {
@@ -58,7 +58,7 @@ def describe_optimizer(trainer: Trainer) -> dict[str, Any]:
         if key not in left_out and value is not None and value is not False
     }
     return {
-        "name": optimizer_name(trainer.args),
+        "name": optimizer_name(arguments),
         "class": type(optimizer).__name__,
         "options": {key: value for key, value in options.items() if not isinstance(value, dict)},
     }
@@ -69,8 +69,8 @@ def optimizer_name(arguments: TrainingArguments) -> str:
     return str(getattr(arguments.optim, "value", arguments.optim))
 
 
-def describe_training(trainer: Trainer) -> dict[str, Any]:
-    arguments, steps = trainer.args, trainer.state.max_steps
+def describe_training(arguments: TrainingArguments, steps: int) -> dict[str, Any]:
+    """What else the result depends on; `steps` are those of the whole training."""
     return {
         "seed": arguments.seed,
         "learning_rate": arguments.learning_rate,
@@ -80,7 +80,6 @@ def describe_training(trainer: Trainer) -> dict[str, Any]:
         "batch_size": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
         "max_grad_norm": arguments.max_grad_norm,
         "precision": "fp16" if arguments.fp16 else "bf16" if arguments.bf16 else "fp32",
-        "train_examples": len(trainer.train_dataset),
     }
 
 
@@ -135,9 +134,9 @@ def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
                 name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {_score(points[1][-1])}"
                 right.plot(*points, line, color=colour(index), label=name, linewidth=1.6, marker="o", markersize=3.5)
         left.set(title="Training loss", xlabel="steps")
-        right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]} on validation", xlabel="steps")
-        left.legend(loc="upper right")  # where a falling loss leaves room, as below a rising metric
-        right.legend(loc="lower right")
+        right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]}", xlabel="steps")
+        left.legend(loc="upper right")  # where a falling loss leaves room
+        right.legend()
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
@@ -200,6 +199,7 @@ def model_card(results: Results) -> str:
             "## Results\n",
             _table(("split", "metric", "value"), _score_rows(results["metrics"])),
             f"![Training loss and {readable(results['headline'])} against steps]({CURVES_FILE})\n",
+            *(("## To use it\n", f"```python\n{results['usage']}\n```\n") if results.get("usage") else ()),
             "## Training\n",
             f"`{optimizer['name']}` ({optimizer['class']}) with these settings:\n",
             _table(("setting", "value"), [(key, f"`{value}`") for key, value in settings.items()]),

@@ -134,8 +134,9 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         "pipeline": "text-classification",
         "dataset": source,
         "model": describe_model(model_args.model_name_or_path, data_args.dataset_name, model),
-        "optimizer": report.describe_optimizer(trainer),
-        "training": report.describe_training(trainer) | {"max_length": data_args.max_length},
+        "optimizer": report.describe_optimizer(trainer.optimizer, training_args),
+        "training": report.describe_training(training_args, trainer.state.max_steps)
+        | {"train_examples": len(data["train"]), "max_length": data_args.max_length},
         "headline": task.headline,
         "metrics": {
             split: {name: scores[prefix + name] for name in (*task.metrics, "loss")}

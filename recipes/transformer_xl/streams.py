@@ -1,55 +1,60 @@
-"""A text as contiguous streams, read on segment by segment: the order in which memory means something."""
+"""A text as contiguous streams, read on segment by segment: the order in which memory means something.
+
+A batch is a segment of some rows; the next batch of the same rows is the segment that follows. All is in the order of
+the data set's own indices, first all rows of a segment, then all rows of the next. So reading one after the other, and
+giving consecutive batches to consecutive processes and accumulation steps in turn, as Accelerate does, is right as it
+is, and any number of them reads the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from recipes.common import RecipeError
 
-Segment = dict[str, Tensor]
+NOT_PREDICTED = -100
 
 
-@dataclass(frozen=True)
-class Streams:
-    """The rows of a batch, each a part of the text that goes on where its last segment ended.
+class Streams(Dataset[dict[str, Any]]):
+    """Segments of rows, each row a part of the text that goes on where its last segment ended.
 
     Args:
-        ids: [rows, words].
+        ids: [rows, words]; words that are not to be predicted are -100.
         segment: words of a segment; the last one may be shorter.
     """
 
-    ids: Tensor
-    segment: int
+    def __init__(self, ids: Tensor, segment: int) -> None:
+        self.ids = ids
+        self.segment = segment
+        self.rows = ids.shape[0]
+        self.segments = -(-(ids.shape[1] - 1) // segment)
 
     def __len__(self) -> int:
-        """How many segments each row has."""
-        return -(-(self.ids.shape[1] - 1) // self.segment)
+        return self.rows * self.segments
 
-    def __getitem__(self, index: int) -> Segment:
-        """Segment `index` of every row: `input_ids` [rows, Q]; `labels` [rows, Q + 1], with the word that follows."""
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`input_ids` [Q]; `labels` [Q + 1], with the word that follows; and of which `segment` and `row` they are."""
         if not 0 <= index < len(self):
-            raise IndexError(f"segment {index} of {len(self)}")
-        start = index * self.segment
-        labels = self.ids[:, start : start + self.segment + 1]
-        return {"input_ids": labels[:, :-1], "labels": labels}
+            raise IndexError(f"{index} of {len(self)}")
+        segment, row = divmod(index, self.rows)
+        start = segment * self.segment
+        labels = self.ids[row, start : start + self.segment + 1]
+        return {"input_ids": labels[:-1].clamp(min=0), "labels": labels, "segment": segment, "row": row}
 
-    def __iter__(self) -> Iterator[Segment]:
-        return (self[index] for index in range(len(self)))
 
-    def of_process(self, rank: int, processes: int) -> Streams:
-        """The rows that process `rank` of `processes` reads: together they read each row once.
+def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: `input_ids` [B, Q], `labels` [B, Q + 1], the `segment`, and the first `row`; the others follow it.
 
-        Raises:
-            RecipeError: the rows cannot be shared out equally.
-        """
-        rows = self.ids.shape[0]
-        if rows % processes:
-            raise RecipeError(f"a batch of {rows} cannot be shared out equally to {processes} processes")
-        return Streams(self.ids.chunk(processes)[rank], self.segment)
+    The last two are plain numbers, so that reading them waits for no device.
+    """
+    first = examples[0]
+    batch = {key: torch.stack([example[key] for example in examples]) for key in ("input_ids", "labels")}
+    return {**batch, "segment": first["segment"], "row": first["row"]}
 
 
 def for_training(ids: Tensor, rows: int, segment: int) -> Streams:
@@ -67,12 +72,22 @@ def for_training(ids: Tensor, rows: int, segment: int) -> Streams:
     return Streams(ids[: rows * length].view(rows, length), segment)
 
 
-def for_evaluation(ids: Tensor, segment: int, end: int) -> Streams:
-    """The whole text as one stream, begun by the end of a line so that its first word is predicted as well.
+def for_evaluation(ids: Tensor, rows: int, segment: int, end: int) -> Streams:
+    """The whole text as `rows` streams, of which every word is predicted once.
+
+    Each begins with the word before it, the first with the end of a line. One row is exact; with more each but the
+    first begins without a memory, and the perplexity is a little higher.
 
     Raises:
-        RecipeError: the text is empty.
+        RecipeError: the text has fewer words than rows.
     """
-    if not len(ids):
-        raise RecipeError("the text to evaluate on is empty")
-    return Streams(torch.cat([ids.new_tensor([end]), ids])[None], segment)
+    if len(ids) < rows:
+        raise RecipeError(f"a text of {len(ids)} words cannot be evaluated as {rows} streams: take a smaller batch")
+    context = torch.cat([ids.new_tensor([end]), ids])
+    parts = ids.tensor_split(rows)
+    starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
+    table = torch.full((rows, len(parts[0]) + 1), NOT_PREDICTED, dtype=ids.dtype)
+    for row, (part, start) in enumerate(zip(parts, starts, strict=False)):
+        table[row, 0] = context[start]
+        table[row, 1 : len(part) + 1] = part
+    return Streams(table, segment)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets import load_dataset
 
+from hf_winopt.public import public_name
 from recipes.common import RecipeError
 
 EMBEDDED = "embedded"
@@ -84,3 +85,27 @@ def _load_dataset(name: str, config: str | None) -> dict[str, list[str]]:
     if missing:
         raise RecipeError(f"{name}: no column 'text' in {' and '.join(missing)}; it has {', '.join(data)}")
     return {split: list(data[split]["text"]) for split in SPLITS}
+
+
+def describe(dataset_name: str, config_name: str | None) -> dict[str, str | None]:
+    """What a report says of the text: its name and where it is from."""
+    if dataset_name == EMBEDDED:
+        return {
+            "name": "embedded",
+            "title": "docstrings of Python's standard library",
+            "config": None,
+            "source": "embedded",
+            "language": "en",
+            "description": "The docstrings of the standard library of the Python that ran this, see "
+            "`recipes/transformer_xl`. They say that the training works, and nothing about WikiText.",
+        }
+    name = public_name(dataset_name)
+    title = f"{Path(dataset_name).name}{f' {config_name}' if config_name else ''}"
+    return {
+        "name": name,
+        "title": title,
+        "config": config_name,
+        "source": "local" if Path(dataset_name).exists() else "hub",
+        "language": "en",
+        "description": f"A language model of words, trained on `{name}`{f', `{config_name}`' if config_name else ''}.",
+    }

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from recipes.common import RecipeError
 
 UNKNOWN, END = "<unk>", "<eos>"
+
+_BLOCK = 20_000  # lines that are encoded at a time
 
 
 def build(lines: Iterable[str], size: int | None = None, min_count: int = 1) -> PreTrainedTokenizerFast:
@@ -41,21 +43,45 @@ def build(lines: Iterable[str], size: int | None = None, min_count: int = 1) -> 
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN, eos_token=END, pad_token=END)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, lines: Sequence[str]) -> Tensor:
+def encode(tokenizer: PreTrainedTokenizerBase, lines: Sequence[str]) -> Tensor:
     """All words of the lines in one tensor of int64, the end of each line a word of its own; none is dropped."""
-    end = tokenizer.eos_token_id
-    ids = [word for line in tokenizer.backend_tokenizer.encode_batch(list(lines)) for word in (*line.ids, end)]
-    return torch.tensor(ids, dtype=torch.int64)
+    end, blocks = tokenizer.eos_token_id, [torch.empty(0, dtype=torch.int64)]
+    for start in range(0, len(lines), _BLOCK):  # WikiText-103 as Python numbers would fill the memory
+        block = tokenizer.backend_tokenizer.encode_batch_fast(list(lines[start : start + _BLOCK]))
+        blocks.append(torch.tensor([word for line in block for word in (*line.ids, end)], dtype=torch.int64))
+    return torch.cat(blocks)
 
 
-def check_fits(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where: str) -> None:
-    """Refuse a vocabulary that is not the one a checkpoint was trained with.
+def load(name: str) -> PreTrainedTokenizerBase:
+    """The vocabulary that was saved with a model, in a folder or on the Hub.
 
     Raises:
-        RecipeError: it has another number of words.
+        RecipeError: there is none.
     """
-    if len(tokenizer) != vocab_size:
-        raise RecipeError(
-            f"the vocabulary has {len(tokenizer)} words, but {where} was trained with {vocab_size}: "
-            "use the tokenizer that was saved with it"
-        )
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(name)  # AutoTokenizer would ask for the model's code
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(f"cannot load a vocabulary from {name!r}: {reason}") from error
+
+
+def check_fits(tokenizer: PreTrainedTokenizerBase, trained: PreTrainedTokenizerBase | int, where: str) -> None:
+    """Refuse a vocabulary that is not the one a checkpoint was trained with.
+
+    Args:
+        tokenizer: the vocabulary of the text.
+        trained: that of the checkpoint, or only its number of words.
+        where: the checkpoint.
+
+    Raises:
+        RecipeError: they differ in number, or in a word.
+    """
+    size = trained if isinstance(trained, int) else len(trained)
+    advice = "use the vocabulary that was saved with it (--tokenizer_name)"
+    if len(tokenizer) != size:
+        raise RecipeError(f"the vocabulary has {len(tokenizer)} words, but {where} was trained with {size}: {advice}")
+    if isinstance(trained, int):
+        return
+    if other := set(tokenizer.get_vocab().items()) - set(trained.get_vocab().items()):
+        word, number = min(other, key=lambda item: item[1])
+        raise RecipeError(f"word {number} is {word!r} in the vocabulary, but not where {where} was trained: {advice}")

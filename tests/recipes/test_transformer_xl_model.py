@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from recipes.transformer_xl.attention_transfo_xl import Dropout, RelativeShift
 from recipes.transformer_xl.configuration_transfo_xl import TransfoXLConfig
-from recipes.transformer_xl.modeling_transfo_xl import TransfoXLLMHeadModel, relative_shift
+from recipes.transformer_xl.modeling_transfo_xl import TransfoXLLMHeadModel
 
 RECORDED = np.load(Path(__file__).parents[1] / "parity" / "transfo_xl.npz")
 TINY = {"vocab_size": 90, "cutoffs": [20, 50], "d_model": 24, "n_layer": 3, "n_head": 3, "d_head": 8, "d_inner": 40}
@@ -142,7 +143,7 @@ def test_every_weight_learns_and_labels_can_be_left_out():
 def test_relative_shift_aligns_distances():
     q, k = 3, 5
     distance = torch.arange(k - 1, -1, -1.0).expand(q, k)
-    shifted = relative_shift(distance)
+    shifted = RelativeShift.apply(distance)
     for i in range(q):
         for j in range(k - q + i + 1):
             assert shifted[i, j] == k - q + i - j
@@ -180,3 +181,51 @@ def test_the_base_model_has_the_papers_size():
     with torch.device("meta"):
         model = TransfoXLLMHeadModel(TransfoXLConfig())
     assert round(model.num_parameters() / 1e6) == 151
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_and_scales_as_many(p):
+    torch.manual_seed(0)
+    x = torch.full((300, 1001), 2.0, requires_grad=True)
+    y = Dropout(p)(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient == 0, y == 0)
+    kept = y[y != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 2 / (1 - p)), rtol=1e-4, atol=0)
+    assert abs((y == 0).double().mean() - p) < 4 * (p * (1 - p) / y.numel()) ** 0.5
+    assert (y == 0).any(0).all() and (y == 0).any(1).all()
+    assert torch.equal(Dropout(p).eval()(x), x) and torch.equal(Dropout(0.0)(x), x) and not Dropout(1.0)(x).any()
+
+
+def test_in_bfloat16():
+    model, ids = tiny(), torch.randint(90, (2, 21))
+    exact = model(ids[:, :10], labels=ids[:, :11])
+    with torch.autocast("cpu", torch.bfloat16):
+        first = model(ids[:, :10], labels=ids[:, :11])
+        second = model(ids[:, 10:20], mems=first.mems, labels=ids[:, 10:])
+    second.loss.backward()
+    torch.testing.assert_close(first.loss, exact.loss, atol=0.02, rtol=0.01)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_second_derivatives_of_the_whole_model():
+    model, ids = tiny().double(), torch.randint(90, (2, 11))
+    parameters = list(model.parameters())
+    torch.manual_seed(0)
+    along = [torch.randn_like(parameter) for parameter in parameters]
+
+    def gradient() -> list[torch.Tensor]:
+        return torch.autograd.grad(model(ids[:, :10], labels=ids).loss, parameters, create_graph=True)
+
+    @torch.no_grad()
+    def move(step: float) -> None:
+        for parameter, direction in zip(parameters, along, strict=True):
+            parameter.add_(direction, alpha=step)
+
+    product = torch.autograd.grad(gradient(), parameters, along)
+    move(1e-6)
+    up = [part.detach() for part in gradient()]
+    move(-2e-6)
+    for exact, above, below in zip(product, up, gradient(), strict=True):
+        difference = (above - below) / 2e-6
+        assert (exact - difference).norm() <= 1e-4 * difference.norm() + 1e-8

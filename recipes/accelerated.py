@@ -1,0 +1,133 @@
+"""What the plain Accelerate scripts share around their loop: Trainer's arguments, put to use where Trainer does not."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_pt_utils import get_parameter_names
+
+CHECKPOINT = "checkpoint-"  # Trainer's own name for them
+
+
+def make_accelerator(args: TrainingArguments) -> Accelerator:
+    """With the precision, the accumulation and the trackers that the arguments ask for."""
+    return Accelerator(
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
+        log_with=list(args.report_to) or None,
+        project_dir=args.output_dir,
+    )
+
+
+def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
+    """The optimizer that `--optim` names; biases and the weights of layer norms are not decayed, as in Trainer."""
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], ["bias"]))
+    groups = [
+        {"params": [p for name, p in model.named_parameters() if (name in decayed) == decay], "weight_decay": amount}
+        for decay, amount in ((True, args.weight_decay), (False, 0.0))
+    ]
+    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    return optimizer_class(groups, **options)
+
+
+def make_scheduler(optimizer: Optimizer, args: TrainingArguments, steps: int) -> LRScheduler:
+    """The schedule of `--lr_scheduler_type`.
+
+    Not to be prepared: Accelerate's wrapper would step it once for each process, and a checkpoint could not be gone on
+    from by another number of them. Step it after each step of the optimizer that was not skipped.
+    """
+    return get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=args.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+    )
+
+
+def go_on(accelerator: Accelerator, checkpoint: str, loader: DataLoader, read: int) -> Iterator[Any]:
+    """Load a checkpoint, and give the rest of the batches after the `read` first ones.
+
+    To begin reading draws a random number, which the interrupted run drew before it saved unless it was at the end of
+    the data: so that is done before the state of the random numbers is loaded, or after.
+    """
+    rest, first = iter(accelerator.skip_first_batches(loader, read) if read else loader), []
+    if read:
+        first.append(next(rest))
+    accelerator.load_state(checkpoint)
+    return itertools.chain(first, rest)
+
+
+def is_due(strategy: Any, every: int, step: int, steps_in_epoch: int, last: int) -> bool:
+    """Whether what is done by `--*_strategy` and `--*_steps` is done after this step; after the last it always is."""
+    kind = str(getattr(strategy, "value", strategy))
+    if kind == "no":
+        return False
+    return step == last or step % (every if kind == "steps" else steps_in_epoch) == 0
+
+
+def save_checkpoint(
+    accelerator: Accelerator, state: TrainerState, args: TrainingArguments, more: Callable[[Path], None]
+) -> None:
+    """Save all that a run goes on from, in a folder that has its name only once it is whole; and delete old ones.
+
+    Args:
+        accelerator: whose `save_state` saves what was prepared, and random numbers.
+        state: saved as Trainer's own.
+        args: `output_dir` and `save_total_limit`.
+        more: saves what a process has beside that, in the folder it is given.
+    """
+    output = Path(args.output_dir)
+    folder = output / f"{CHECKPOINT}{state.global_step}"
+    partial = output / f".{folder.name}.partial"
+    accelerator.save_state(str(partial))
+    more(partial)
+    if accelerator.is_main_process:
+        state.save_to_json(str(partial / TRAINER_STATE_NAME))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        if args.save_total_limit:
+            old = [path for path in output.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
+            old.sort(key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
+            for path in old[: -args.save_total_limit]:
+                shutil.rmtree(path)
+
+
+class Progress:
+    """Trainer's state of a run, kept by hand: the step, and a log with the mean loss since the last entry."""
+
+    def __init__(self, state: TrainerState, accelerator: Accelerator, steps_in_epoch: int) -> None:
+        self.state, self.accelerator, self.steps_in_epoch = state, accelerator, steps_in_epoch
+        self._losses: list[torch.Tensor] = []
+
+    def add(self, loss: torch.Tensor) -> None:
+        """The loss of a batch."""
+        self._losses.append(loss.detach())
+
+    def log_loss(self, **more: float) -> dict[str, float]:
+        """An entry of the log: the mean loss of all processes' batches since the last, and what else is given."""
+        mean = self.accelerator.reduce(torch.stack(self._losses).mean(), "mean").item()
+        self._losses.clear()
+        return self.log(loss=mean, **more)
+
+    def log(self, **values: float) -> dict[str, float]:
+        """An entry of the log, for trackers too."""
+        step = self.state.global_step
+        self.accelerator.log(values, step=step)
+        self.state.log_history.append({**values, "epoch": step / self.steps_in_epoch, "step": step})
+        return values

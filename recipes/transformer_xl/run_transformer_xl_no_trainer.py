@@ -1,0 +1,160 @@
+"""Train a Transformer-XL on words with plain Accelerate: the loop that `run_transformer_xl.py` leaves to Trainer.
+
+    python recipes/transformer_xl/run_transformer_xl_no_trainer.py recipes/transformer_xl/configs/small.yaml
+    accelerate launch recipes/transformer_xl/run_transformer_xl_no_trainer.py recipes/transformer_xl/configs/base.yaml
+
+Arguments and settings files are those of `run_transformer_xl.py`, as far as this loop has a use for them: of Trainer's
+those for the optimizer, schedule, batch, precision, clipping, logging, evaluating and saving.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+# So that the script runs from a checkout, whatever the current folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+
+from hf_winopt.integrations.timing import StepTimer
+from recipes import report
+from recipes.accelerated import (
+    Progress,
+    go_on,
+    is_due,
+    make_accelerator,
+    make_optimizer,
+    make_scheduler,
+    save_checkpoint,
+)
+from recipes.common import RecipeError, checkpoint_to_resume, comparison, discard, leftovers
+from recipes.transformer_xl import experiment
+from recipes.transformer_xl.arguments import parse
+from recipes.transformer_xl.memory import Memory
+from recipes.transformer_xl.perplexity import changed, mean_loss, perplexity
+from recipes.transformer_xl.streams import Streams, collate
+
+SCRIPT = "recipes/transformer_xl/run_transformer_xl_no_trainer.py"
+
+
+def main(argv: Sequence[str] | None = None) -> report.Results:
+    """Train, evaluate and write the report; returns its results."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse(SCRIPT, argv)
+    _, text_args, args = arguments
+    folder = Path(args.output_dir)
+    compared = comparison(text_args.comparison, report.optimizer_name(args))
+    checkpoint = checkpoint_to_resume(args)
+    old_files = leftovers(folder, resuming=checkpoint is not None, overwrite=text_args.overwrite)
+    accelerator = make_accelerator(args)
+    set_seed(args.seed)
+    parts = experiment.prepare(arguments, checkpoint)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        discard(old_files)
+
+    def loader(streams: Streams, rows: int) -> DataLoader:
+        return DataLoader(streams, batch_size=rows, collate_fn=collate)
+
+    steps_in_epoch = parts.train.segments
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_in_epoch)
+    optimizer = make_optimizer(parts.model, args)
+    scheduler = make_scheduler(optimizer, args, steps)
+    accelerator.register_for_checkpointing(scheduler)
+    model, optimizer, train, validation, test = accelerator.prepare(
+        parts.model,
+        optimizer,
+        loader(parts.train, args.train_batch_size),
+        loader(parts.validation, args.eval_batch_size),
+        loader(parts.test, args.eval_batch_size),
+    )
+    accelerator.init_trackers("transformer_xl", config=report.describe_training(args, steps))
+
+    def evaluate(batches: DataLoader, prefix: str) -> dict[str, float]:
+        model.eval()
+        with changed(parts.model.config, **experiment.eval_config(text_args)), accelerator.autocast():
+            loss = mean_loss(model, batches, accelerator)
+        model.train()
+        return progress.log(**{f"{prefix}loss": loss, f"{prefix}perplexity": perplexity(loss)})
+
+    def save_more(folder: Path) -> None:
+        memory.save(folder, accelerator.process_index)
+        if accelerator.is_main_process:
+            parts.tokenizer.save_pretrained(folder)
+
+    memory, state, timer = Memory(), TrainerState(max_steps=steps), StepTimer()
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        read = state.global_step % steps_in_epoch * args.gradient_accumulation_steps
+        batches = go_on(accelerator, checkpoint, train, read)
+        memory.load(Path(checkpoint))
+    else:
+        set_seed(args.seed)  # as Trainer does, so that both drop out the same
+        batches = iter(train)
+    state.compute_steps(args, steps)
+    progress = Progress(state, accelerator, steps_in_epoch)
+    start = time.perf_counter()
+    bar = tqdm(total=steps, initial=state.global_step, disable=args.disable_tqdm or not accelerator.is_main_process)
+    model.train()
+    timer.on_step_begin()
+    while state.global_step < steps:
+        for batch in batches:
+            with accelerator.accumulate(model):
+                loss = memory.read(model, batch).loss
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and args.max_grad_norm:
+                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                rate = scheduler.get_last_lr()[0]
+                optimizer.step()
+                optimizer.zero_grad()
+            progress.add(loss)
+            if not accelerator.sync_gradients:
+                continue
+            if not accelerator.optimizer_step_was_skipped:
+                scheduler.step()
+            timer.on_step_end()
+            state.global_step += 1
+            bar.update()
+            due = (state.global_step, steps_in_epoch, steps)
+            if is_due(args.logging_strategy, state.logging_steps, *due):
+                bar.set_postfix(progress.log_loss(learning_rate=rate))
+            if is_due(args.eval_strategy, state.eval_steps, *due):
+                bar.set_postfix(evaluate(validation, experiment.PREFIXES["validation"]))
+            if is_due(args.save_strategy, state.save_steps, *due):
+                save_checkpoint(accelerator, state, args, save_more)
+            if state.global_step == steps:
+                break
+            timer.on_step_begin()
+        batches = iter(train)
+    bar.close()
+
+    scores = {
+        **evaluate(validation, experiment.PREFIXES["validation"]),
+        **evaluate(test, experiment.PREFIXES["test"]),
+    }
+    wall_seconds = time.perf_counter() - start
+    results = experiment.results(
+        arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, scores, compared, wall_seconds
+    )
+    if accelerator.is_main_process:
+        accelerator.unwrap_model(model).save_pretrained(folder)
+        parts.tokenizer.save_pretrained(folder)
+        report.write_report(folder, results)
+        print(report.summary(results), f"{folder} holds the model and its report.", sep="\n")
+    accelerator.end_training()
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RecipeError as error:
+        sys.exit(f"run_transformer_xl_no_trainer.py: {error}")
