@@ -68,6 +68,7 @@ def go_on(accelerator: Accelerator, checkpoint: str, loader: DataLoader, read: i
     if read:
         first.append(next(rest))
     accelerator.load_state(checkpoint)
+    accelerator.step = 0  # batches since the last step: none, however many are accumulated now
     return itertools.chain(first, rest)
 
 

@@ -51,7 +51,9 @@ class Memory:
     def _before(self, rows: range, segment: int, device: torch.device) -> Mems | None:
         following, mems = self._kept.get(rows.start) or self._from_checkpoint(rows, device)
         if following != segment:
-            raise RecipeError(f"segment {segment} does not follow what was read of rows {rows[0]} to {rows[-1]}")
+            raise RecipeError(
+                f"segment {segment} does not follow what was read of rows {rows[0]} to {rows[-1]}: {following} does"
+            )
         return mems
 
     def _from_checkpoint(self, rows: range, device: torch.device) -> tuple[int, Mems | None]:

