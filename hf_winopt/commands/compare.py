@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from hf_winopt.compare import archive, contenders, pictures, report, settings, summary
 from hf_winopt.compare.carry_out import carry_out, seconds_left, settled
+from hf_winopt.compare.figures import duration
 from hf_winopt.compare.outcome import FINISHED
 from hf_winopt.compare.pools import LocalPool, Pool, RayPool, visible_gpus
 from hf_winopt.compare.progress import Display
@@ -117,7 +118,7 @@ def dry_run(out: Path, asked: Settings, jobs: int | None) -> str:
             + (f"; grids may go on, by up to {more} runs" if more else ""),
             asked.question,
             f"first: {shlex.join(['hf-winopt', 'run', *job.words])}",
-            "time: known once the first run has ended" if left is None else f"time: about {report.duration(left)} left",
+            f"time: {'known once the first run has ended' if left is None else f'about {duration(left)} left'}",
         ]
     )
 
@@ -202,7 +203,7 @@ def _settings(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -
     runners = contenders.parse(args.optims, args.lrs, TRAINER_LR if adamw_lr is None else adamw_lr)
     if args.baseline not in (None, *contenders.labels(runners)):
         raise ValueError(f"--baseline {args.baseline} is not among --optims {args.optims}")
-    metric = args.metric if args.metric.startswith("eval_") else f"eval_{args.metric}"
+    metric = _as_logged(args.metric)
     greater = args.greater_is_better
     return Settings(
         script=script,
@@ -218,7 +219,12 @@ def _settings(args: argparse.Namespace, words: list[str], argv: Sequence[str]) -
         keep_models=args.keep_models,
         fingerprint=settings.fingerprint(script),
         command=tuple(argv),
+        test_metric=_as_logged(args.test_metric) if args.test_metric else None,
     )
+
+
+def _as_logged(metric: str) -> str:
+    return metric if metric.startswith("eval_") else f"eval_{metric}"
 
 
 def _threads_before(out: Path) -> int | None:
@@ -245,6 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tune-seeds", type=int, default=1, metavar="N", help="seeds that choose the learning rate (default: 1)")
     add("--seeds", type=int, default=3, metavar="N", help="fresh seeds for the result (default: 3)")
     add("--metric", default="eval_loss", help="of Trainer's evaluations (default: eval_loss)")
+    add("--test-metric", metavar="NAME", help="judge the result by this, of the last evaluation (default: --metric)")
     add(
         "--greater-is-better",
         action=argparse.BooleanOptionalAction,

@@ -35,7 +35,7 @@ def settled(
         new = {run: o for run in plan.runs if run not in outcomes and (o := find(out, run) or kept.get(run))}
         if not new:
             return plan, outcomes
-        outcomes |= {run: found.under(settings.metric) for run, found in new.items()}
+        outcomes |= {run: settings.count(found, run.phase) for run, found in new.items()}
 
 
 def carry_out(settings: Settings, out: Path, pool: Pool, show: Show) -> tuple[Plan, dict[Run, Outcome]]:
@@ -56,7 +56,8 @@ def carry_out(settings: Settings, out: Path, pool: Pool, show: Show) -> tuple[Pl
             show(plan, outcomes, list(futures.values())[: pool.slots])
             done, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
-                outcomes[futures.pop(future)] = future.result().under(settings.metric)
+                run = futures.pop(future)
+                outcomes[run] = settings.count(future.result(), run.phase)
             _check_that_any_can(settings, out, outcomes)
         show(plan, outcomes, ())
 

@@ -19,6 +19,10 @@ _SCALES = {
 }
 
 
+TRAINERS = ("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""What Trainer has arguments of its own for, which an optimizer may have otherwise than the others."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """An optimizer with its options.
@@ -27,6 +31,7 @@ class Contender:
         label: as it was given, and as it stands in the report.
         name: what `--optim` takes.
         optim_args: what `--optim_args` takes; empty for none.
+        arguments: more words for the script, of those in `TRAINERS`.
         rates: the learning rates to begin with, rising.
     """
 
@@ -34,6 +39,7 @@ class Contender:
     name: str
     optim_args: str
     rates: tuple[float, ...]
+    arguments: tuple[str, ...] = ()
 
     @property
     def is_ours(self) -> bool:
@@ -45,8 +51,8 @@ def parse(optims: str, lrs: str, adamw_lr: float) -> tuple[Contender, ...]:
     """The contenders.
 
     Args:
-        optims: names with commas between them; options follow a name in brackets, as `--optim_args` takes them.
-            `lr` among them is the middle of the grid in place of the advised one.
+        optims: names with commas between them; options follow a name in brackets, as `--optim_args` takes them, or
+            one of `TRAINERS`. `lr` among them is the middle of the grid in place of the advised one.
         lrs: "auto", or learning rates with commas between them, for all contenders.
         adamw_lr: AdamW's rate on this task; "auto" is a grid around this times what is advised.
 
@@ -67,13 +73,14 @@ def _contender(label: str, lrs: str, adamw_lr: float) -> Contender:
     _check_name(name)
     options = dict(parsing.pieces(match[2]))
     centre = options.pop("lr", None)
+    words = tuple(word for key in TRAINERS if key in options for word in (f"--{key}", options.pop(key)))
     optim_args = ",".join(f"{key}={value}" for key, value in options.items())
     if centre is not None and lrs != "auto":
         raise ValueError(f"--optims: {label} has a learning rate of its own, and --lrs gives rates for all")
     if lrs != "auto":
-        return Contender(label, name, optim_args, _explicit(lrs))
+        return Contender(label, name, optim_args, _explicit(lrs), words)
     middle = adamw_lr * _scale(label, name) if centre is None else rates.positive(centre, f"--optims: {label}: lr")
-    return Contender(label, name, optim_args, rates.around(middle))
+    return Contender(label, name, optim_args, rates.around(middle), words)
 
 
 def _check_name(name: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_winopt.compare.contenders import labels
+from hf_winopt.compare.figures import readable
 from hf_winopt.compare.outcome import FINISHED, Outcome
 from hf_winopt.compare.plan import Run
 from hf_winopt.compare.settings import Settings
@@ -18,7 +19,7 @@ from hf_winopt.drawing import colour, picture
 
 def draw(out: Path, settings: Settings, summary: Summary, outcomes: Mapping[Run, Outcome]) -> list[str]:
     """Write the pictures for which there is anything to show; their file names."""
-    metric = settings.metric.removeprefix("eval_").replace("_", " ")
+    metric, judged = readable(settings.metric), readable(settings.judged_by)
     drawn = []
     if any(run.phase == "final" and outcome.state == FINISHED for run, outcome in outcomes.items()):
         with picture(out / "curves.png", f"{metric} against steps", size=(10, 4.5)) as figure:
@@ -26,8 +27,8 @@ def draw(out: Path, settings: Settings, summary: Summary, outcomes: Mapping[Run,
         drawn.append("curves.png")
     if any(_interval(row) for row in summary["optimizers"]):
         height = 1.6 + 0.45 * len(summary["optimizers"])
-        with picture(out / "differences.png", f"{metric}: difference to {summary['baseline']}", (8, height)) as figure:
-            _differences(figure, settings, summary, metric)
+        with picture(out / "differences.png", f"{judged}: difference to {summary['baseline']}", (8, height)) as figure:
+            _differences(figure, settings, summary, judged)
         drawn.append("differences.png")
     if summary["tuned"]:
         with picture(out / "learning_rates.png", f"{metric} by learning rate", size=(8, 4.5)) as figure:

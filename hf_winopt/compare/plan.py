@@ -107,7 +107,7 @@ def rate_scores(settings: Settings, outcomes: Outcomes, label: str, grid: list[f
 
 def command(settings: Settings, contender: Contender, run: Run, output_dir: str) -> list[str]:
     """What `hf-winopt run` is given for this run."""
-    words = [*settings.script, *settings.arguments, "--optim", contender.name]
+    words = [*settings.script, *settings.arguments, "--optim", contender.name, *contender.arguments]
     if contender.optim_args:
         words += ["--optim_args", contender.optim_args]
     words += ["--learning_rate", repr(run.lr), "--seed", str(run.seed), "--output_dir", output_dir]

@@ -9,9 +9,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hf_winopt.compare.carry_out import seconds_left
+from hf_winopt.compare.figures import duration, number
 from hf_winopt.compare.outcome import FINISHED, Outcome
 from hf_winopt.compare.plan import Plan, Run
-from hf_winopt.compare.report import duration, number
 from hf_winopt.compare.runs import progress
 from hf_winopt.compare.settings import Settings
 

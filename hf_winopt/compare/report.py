@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_winopt.bench.table import markdown
+from hf_winopt.compare.figures import duration, number, readable, signed
 from hf_winopt.compare.outcome import FINISHED
 from hf_winopt.compare.statistics import BETTER, CONFIDENCE, FEWEST, NO_RESULT, NOT_ENOUGH, TIE, WORSE
 from hf_winopt.compare.summary import Summary
@@ -28,7 +29,7 @@ def write(summary: Summary) -> str:
 
 def results_table(summary: Summary) -> str:
     """What came out for each optimizer, a row each."""
-    heads = ("optimizer", "lr", f"{_metric(summary)}, mean ± sd", "by seed", "difference to baseline", "verdict")
+    heads = ("optimizer", "lr", f"{_judged(summary)}, mean ± sd", "by seed", "difference to baseline", "verdict")
     return markdown(heads, [_result_row(summary, row) for row in summary["optimizers"]])
 
 
@@ -59,7 +60,7 @@ def quote(summary: Summary, optim: str) -> str:
 
 
 def _parts(summary: Summary) -> Iterator[str]:
-    yield f"# {_metric(summary)}: which optimizer?"
+    yield f"# {_judged(summary)}: which optimizer?"
     yield _unfinished(summary)
     yield "\n".join(f"- {_sentence(summary, row)}" for row in summary["optimizers"])
     yield "## At equal steps"
@@ -107,7 +108,7 @@ def _because(verdict: Mapping[str, Any]) -> str:
     interval, reason = None if verdict["by_divergence"] else verdict["interval"], verdict["reason"]
     said = [reason] if reason else []
     if interval and verdict["word"] == TIE:
-        spread = (f"the difference lies between {_signed(interval['low'])} and {_signed(interval['high'])}",)
+        spread = (f"the difference lies between {signed(interval['low'])} and {signed(interval['high'])}",)
         said[:0] = ("the same in all pairs",) if interval["low"] == interval["high"] else spread
     elif interval and verdict["word"] in (BETTER, WORSE):
         said.insert(0, f"by {number(abs(interval['mean']), 3)}, {interval['n']} pairs")
@@ -170,6 +171,7 @@ def _how_to_read(summary: Summary) -> str:
         f"{CONFIDENCE:.0%} interval (t distribution): a tie is an interval that contains zero, and from fewer than "
         f"{FEWEST} pairs nothing is said. Each interval stands by itself: of twenty comparisons of equals one "
         "would look like a difference."
+        + (f" Learning rates were chosen by {_metric(summary)}." if summary.get("test_metric") else "")
     )
 
 
@@ -187,7 +189,7 @@ def _target(summary: Summary) -> str:
     if number(summary["target"]) == "-":
         return f"No run of the baseline, {summary['baseline']}, finished, so there is no target."
     return (
-        f"The target is what the baseline, {summary['baseline']}, reaches at its end in the mean: "
+        f"The target is what the baseline, {summary['baseline']}, reaches at its end in the mean: {_metric(summary)} "
         f"{number(summary['target'])}; about half of its own runs may not get there. Steps are interpolated between "
         "evaluations, and the means are of the runs that reached it. In the verdicts, paired by seed, a run that did "
         "not counts with all its steps, which speaks against it and never for it. Time is steps times the median time "
@@ -258,23 +260,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return f"{machine.get('runs_at_a_time', 1)} at a time on {machine['device']}, {machine['cpu']}, with {versions}"
 
 
-# ------------------------------------------------------------------------------------------------------ numbers
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """So many significant digits, and no fraction from 1000 on."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.{digits}g}"
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+# ------------------------------------------------------------------------------------------------------- cells
 
 
 def _spread(final: Mapping[str, Any]) -> str:
@@ -285,11 +271,7 @@ def _spread(final: Mapping[str, Any]) -> str:
 def _interval(interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return "-"
-    return f"{_signed(interval['mean'])} [{_signed(interval['low'])}, {_signed(interval['high'])}]"
-
-
-def _signed(value: float) -> str:
-    return f"{'+' * (value > 0)}{number(value, 3)}"
+    return f"{signed(interval['mean'])} [{signed(interval['low'])}, {signed(interval['high'])}]"
 
 
 def _lr(row: Mapping[str, Any]) -> str:
@@ -297,4 +279,8 @@ def _lr(row: Mapping[str, Any]) -> str:
 
 
 def _metric(summary: Summary) -> str:
-    return str(summary["metric"]).removeprefix("eval_").replace("_", " ")
+    return readable(summary["metric"])
+
+
+def _judged(summary: Summary) -> str:
+    return readable(summary.get("test_metric") or summary["metric"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_winopt.compare.contenders import Contender
+from hf_winopt.compare.outcome import Outcome
 from hf_winopt.files import write_json
 from hf_winopt.public import is_secret, public_command
 
@@ -41,7 +42,8 @@ class Settings:
         contenders: the optimizers.
         tune_seeds: how many seeds choose the learning rate.
         seeds: how many fresh seeds give the result.
-        metric: of Trainer's evaluations.
+        metric: of Trainer's evaluations: by it rates are chosen, and its curves are drawn.
+        test_metric: what the result is judged by, of the last evaluation, where that is another.
         greater_is_better: what is good in this metric.
         baseline: label that the others are held against; None leaves it to the results (`summary.choose_baseline`).
         extensions: how many times grids may go on.
@@ -64,13 +66,25 @@ class Settings:
     keep_models: bool = False
     fingerprint: str | None = None
     command: tuple[str, ...] = ()
+    test_metric: str | None = None
+
+    @property
+    def judged_by(self) -> str:
+        """The metric of the result."""
+        return self.test_metric or self.metric
+
+    def count(self, outcome: Outcome, phase: str) -> Outcome:
+        """As it counts in this comparison, see `Outcome.under`."""
+        counted = outcome.under(self.metric)
+        return counted.under(self.judged_by) if phase == "final" else counted
 
     @property
     def question(self) -> str:
         """By what the optimizers are judged, and with which rates they begin, in a line."""
         goal = "higher" if self.greater_is_better else "lower"
         begin = "; ".join(f"{c.label} from {', '.join(f'{lr:g}' for lr in c.rates)}" for c in self.contenders)
-        return f"by {self.metric}, {goal} is better; learning rates: {begin}"
+        judged = f", the result by {self.test_metric}" if self.test_metric else ""
+        return f"by {self.metric}{judged}, {goal} is better; learning rates: {begin}"
 
     def contender(self, label: str) -> Contender:
         """The contender of that label."""
@@ -146,7 +160,10 @@ def load(folder: Path) -> Settings:
     """
     known = _read(folder)
     try:
-        contenders = tuple(Contender(**{**entry, "rates": tuple(entry["rates"])}) for entry in known["contenders"])
+        contenders = tuple(
+            Contender(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+            for entry in known["contenders"]
+        )
         known |= {key: tuple(shlex.split(known[key])) for key in ("script", "arguments", "command")}
         del known["identity"]
         return Settings(**{**known, "contenders": contenders})

@@ -40,7 +40,7 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
     """
     baseline = choose_baseline(settings, plan, outcomes)
     views = {contender.label: _View(settings, contender, plan, outcomes) for contender in settings.contenders}
-    target = spread(list(views[baseline].values.values()))[0]
+    target = spread(list(views[baseline].ends.values()))[0]
     finished = [o for run, o in outcomes.items() if run.phase == "final" and o.state == FINISHED]
     steps = [outcome.steps for outcome in finished] or [0]
     judged = [outcome.curve(settings.metric)[-1][0] for outcome in finished] or [0]
@@ -50,6 +50,7 @@ def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
     missing = len(plan.runs) - len(ended) + plan.unnamed
     return {
         "metric": settings.metric,
+        "test_metric": settings.test_metric,
         "greater_is_better": settings.greater_is_better,
         "baseline": baseline,
         "target": target,
@@ -104,7 +105,9 @@ class _View:
             for r, o in sorted(outcomes.items(), key=_seed)
             if (r.phase, r.optim) == ("final", contender.label)
         }
-        self.values = {s: o.value(settings.metric) for s, o in self.final.items() if o.state == FINISHED}
+        finished = {seed: outcome for seed, outcome in self.final.items() if outcome.state == FINISHED}
+        self.ends = {seed: outcome.value(settings.metric) for seed, outcome in finished.items()}
+        self.values = {seed: outcome.value(settings.judged_by) for seed, outcome in finished.items()}
         self.seconds_per_step = _median(o.seconds_per_step for o in self.final.values())
         self.ended = not plan.unnamed and all(run in outcomes for run in plan.runs if run.optim == contender.label)
         self.whole = 0

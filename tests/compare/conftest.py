@@ -46,6 +46,7 @@ log = []
 for step in range(10, 101, 10):
     log.append({"loss": floor + 1 / step, "step": step})
     log.append({"eval_loss": floor + 2 / step, "eval_accuracy": 1 / (1 + floor), "eval_runtime": 9.0, "step": step})
+log.append({"eval_test_loss": 2 - floor, "step": 100})
 log.append({"train_runtime": 7.0 if args.optim == "adan" else 5.0, "step": 100})
 (output / "trainer_state.json").write_text(json.dumps({"global_step": 100, "log_history": log}))
 (output / "model.safetensors").write_text("large")

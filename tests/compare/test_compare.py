@@ -104,6 +104,26 @@ def test_the_report_reads_as_a_verdict(toy):
     assert str(toy) not in report + (toy / "out" / "summary.json").read_text()
 
 
+def test_a_test_metric_judges_and_the_other_chooses(toy, capsys):
+    """The toy's test loss falls where its eval loss rises: so the verdict turns, and rates and targets stay."""
+    assert compare("toy.py", *ALL) == 0
+    before = summary(toy / "out")
+    assert compare("toy.py", *ALL, "--test-metric", "test_loss") == 0
+    after = summary(toy / "out")
+    assert [row["lr"] for row in after["optimizers"]] == [row["lr"] for row in before["optimizers"]]
+    assert after["target"] == before["target"]
+    verdicts = [result["optimizers"][1]["against_baseline"]["quality"]["word"] for result in (before, after)]
+    assert verdicts == ["worse", "better"]
+    for row, old in zip(after["optimizers"], before["optimizers"], strict=True):
+        assert row["steps_to_target"] == old["steps_to_target"] and row["grid"] == old["grid"]
+        assert row["final"]["mean"] == pytest.approx(2 - old["final"]["mean"] + 0.02)
+    report = (toy / "out" / "report.md").read_text()
+    assert report.startswith("# test loss: which optimizer?") and "| test loss, mean ± sd |" in report
+    assert "Learning rates were chosen by loss." in report and "in the mean: loss " in report
+    assert compare("toy.py", *ALL, "--test-metric", "test_acc") == 1
+    assert "the script logs no eval_test_acc at its end: it has eval_accuracy, eval_loss" in capsys.readouterr().err
+
+
 def test_two_seeds_say_nothing(toy):
     assert compare("toy.py", *ONE_RATE, "--seeds", "2") == 0
     assert "- **adan**: not enough runs to say at equal steps" in (toy / "out" / "report.md").read_text()

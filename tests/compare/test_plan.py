@@ -13,7 +13,7 @@ from hf_winopt.compare.outcome import DIVERGED, FAILED, FINISHED, Outcome
 from hf_winopt.compare.plan import FIRST_TUNE_SEED, command, make_plan
 from hf_winopt.compare.settings import Settings, script_lr
 
-RUNNERS = contenders.parse("adamw_torch,adan[eps=1e-6]", "auto", 1e-3)
+RUNNERS = contenders.parse("adamw_torch,adan[eps=1e-6,weight_decay=0.1]", "auto", 1e-3)
 
 
 def asked(**changes):
@@ -37,7 +37,7 @@ def distance(best):
     return lambda run: abs(math.log(run.lr / best[run.optim]))
 
 
-BEST_IN_THE_MIDDLE = {"adamw_torch": 1e-3, "adan[eps=1e-6]": 5e-3}
+BEST_IN_THE_MIDDLE = {"adamw_torch": 1e-3, "adan[eps=1e-6,weight_decay=0.1]": 5e-3}
 
 
 def test_tuning_then_fresh_seeds():
@@ -55,18 +55,18 @@ def test_before_anything_ran_the_final_runs_are_counted_but_not_named():
 
 
 def test_all_grids_go_on_while_any_is_best_at_an_end():
-    plan, _, rounds = carried_out(asked(), distance({"adamw_torch": 1e-3, "adan[eps=1e-6]": 0.05}))
+    plan, _, rounds = carried_out(asked(), distance({"adamw_torch": 1e-3, "adan[eps=1e-6,weight_decay=0.1]": 0.05}))
     grids = {label: {r.lr for r in plan.runs if r.phase == "tune" and r.optim == label} for label in plan.chosen}
-    assert grids["adan[eps=1e-6]"] == {1.7e-3, 5e-3, 1.5e-2, 4.5e-2, 0.14}
+    assert grids["adan[eps=1e-6,weight_decay=0.1]"] == {1.7e-3, 5e-3, 1.5e-2, 4.5e-2, 0.14}
     assert len(grids["adamw_torch"]) == 5  # the same budget
-    assert plan.chosen["adan[eps=1e-6]"] == 4.5e-2 and rounds == 4
+    assert plan.chosen["adan[eps=1e-6,weight_decay=0.1]"] == 4.5e-2 and rounds == 4
 
 
 def test_grids_go_on_so_many_times_at_most():
     plan, _, _ = carried_out(asked(extensions=1), lambda run: -run.lr)
     assert len([run for run in plan.runs if run.phase == "tune"]) == 8
     plan, _, _ = carried_out(asked(extensions=0), lambda run: -run.lr)
-    assert plan.chosen == {"adamw_torch": 3e-3, "adan[eps=1e-6]": 1.5e-2}
+    assert plan.chosen == {"adamw_torch": 3e-3, "adan[eps=1e-6,weight_decay=0.1]": 1.5e-2}
 
 
 def test_greater_can_be_better():
@@ -92,7 +92,7 @@ def test_rates_that_diverge_are_not_chosen_and_grids_flee_them():
 def test_an_optimizer_whose_runs_all_fail_has_no_result():
     in_the_middle = distance(BEST_IN_THE_MIDDLE)
     plan, _, _ = carried_out(asked(), lambda r: Outcome(FAILED, "no") if r.optim == "adamw_torch" else in_the_middle(r))
-    assert set(plan.chosen) == {"adan[eps=1e-6]"}
+    assert set(plan.chosen) == {"adan[eps=1e-6,weight_decay=0.1]"}
     assert len(plan.runs) == 3 + 3 + 3  # a library that is not installed is no reason for wider grids
     assert all(run.optim != "adamw_torch" for run in plan.runs if run.phase == "final")
 
@@ -107,7 +107,8 @@ def test_the_command_of_a_run():
     run = make_plan(asked(), {}).runs[-1]
     words = command(asked(), RUNNERS[1], run, "out")
     assert " ".join(words) == (
-        "train.py --epochs 3 --optim adan --optim_args eps=1e-6 --learning_rate 0.015 --seed 1001 --output_dir out"
+        "train.py --epochs 3 --optim adan --weight_decay 0.1 --optim_args eps=1e-6 "
+        "--learning_rate 0.015 --seed 1001 --output_dir out"
     )
 
 

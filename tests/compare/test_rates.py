@@ -43,6 +43,9 @@ def test_options_in_brackets():
     one, other = contenders.parse("adamw_win[reckless_steps=2:4,backend=compile],schedule_free_sgd[lr=0.3]", "auto", 1)
     assert (one.name, one.optim_args) == ("adamw_win", "reckless_steps=2:4,backend=compile")
     assert (other.name, other.optim_args, other.rates) == ("schedule_free_sgd", "", (0.1, 0.3, 0.9))
+    (own,) = contenders.parse("adan[backend=eager,weight_decay=0.02,adam_beta1=0.9]", "auto", 1)
+    assert own.optim_args == "backend=eager"
+    assert own.arguments == ("--weight_decay", "0.02", "--adam_beta1", "0.9")
 
 
 def test_explicit_rates_are_for_all():
