@@ -37,7 +37,7 @@ def parse_arguments(
     script: str, kinds: Sequence[type], argv: Sequence[str], defaults: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     """An instance of each dataclass in `kinds`, from a command line; `defaults` override those of the fields."""
-    usage = f"{script} [SETTINGS.yaml] [--ARGUMENT VALUE ...]"
+    usage = f"{script} [SETTINGS.yaml ...] [--ARGUMENT VALUE ...]"
     parser = _Parser(kinds, prog=script, usage=usage, allow_abbrev=False)
     parser.set_defaults(**defaults)
     try:
@@ -54,12 +54,13 @@ def parse_arguments(
 
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
-    """`settings.yaml --key value` as plain arguments: the file's first, so that the command line has the last word.
+    """`settings.yaml more.yaml --key value` as plain arguments, in this order: what comes later has the last word.
 
     A bare `--resume_from_checkpoint` becomes `--resume_from_checkpoint true`.
     """
-    argv = list(argv)
-    arguments = _from_yaml(Path(argv.pop(0))) if argv and argv[0].endswith((".yaml", ".yml")) else []
+    argv, arguments = list(argv), []
+    while argv and argv[0].endswith((".yaml", ".yml")):
+        arguments += _from_yaml(Path(argv.pop(0)))
     for here, following in itertools.zip_longest(argv, argv[1:], fillvalue="--"):
         arguments.append(here)
         if here.replace("-", "_") == "__resume_from_checkpoint" and following.startswith("--"):

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,15 +160,17 @@ def load(folder: Path) -> Settings:
     """
     known = _read(folder)
     try:
-        contenders = tuple(
-            Contender(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
-            for entry in known["contenders"]
-        )
+        contenders = tuple(map(_contender, known["contenders"]))
         known |= {key: tuple(shlex.split(known[key])) for key in ("script", "arguments", "command")}
         del known["identity"]
         return Settings(**{**known, "contenders": contenders})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} holds no comparison: its {PLAN_FILE} is of something else ({error})") from None
+
+
+def _contender(entry: Mapping[str, Any]) -> Contender:
+    lists = {key: tuple(entry.get(key, ())) for key in ("rates", "arguments")}
+    return Contender(**{**entry, **lists})
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     python recipes/transformer_xl/run_transformer_xl.py recipes/transformer_xl/configs/small.yaml --optim adam_win
     python recipes/transformer_xl/run_transformer_xl.py recipes/transformer_xl/configs/base.yaml
 
-Arguments are Trainer's, those of this package's optimizers, and those of `arguments.py`. A YAML file in first place
-gives arguments too; the command line overrides it. Training is followed by the perplexities of validation and test.
+Arguments are Trainer's, those of this package's optimizers, and those of `arguments.py`. YAML files in first
+place give arguments too; what comes later overrides. Training is followed by the perplexities of validation and test.
 """
 
 from __future__ import annotations
