@@ -1,6 +1,8 @@
 """Words per second of a Transformer-XL training step, beside the model of transformers 4.35.2 in another process.
 
-    python -m benchmarks.transformer_xl --reference "PYTHON OF THE OTHER ENVIRONMENT" --json benchmarks/results/...
+    python -m benchmarks.transformer_xl --reference "PYTHON OF THE OTHER ENVIRONMENT" --json FILE
+    python -m benchmarks.transformer_xl --cases base:60 --steps 18 --rounds 1 --json FILE    # ours alone, 20 steps
+    python -m benchmarks.transformer_xl --report benchmarks/results/transformer_xl.json
 
 Both take the same shapes, words of Zipf-like frequency, torch's fused AdamW, and carry the memory from step to step.
 They run in turn, so that what else the machine does meets both.
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,53 +101,83 @@ def step(which: str, model: torch.nn.Module, ids: torch.Tensor, mems: Any) -> tu
     return output.loss, output.mems
 
 
+def compare(case: str, reference: str | None, steps: int, rounds: int) -> dict[str, Any]:
+    """A row of the table: medians over all steps of all rounds."""
+    shapes, batch = case.split(":")
+    programs = {"ours": [sys.executable]} | ({"reference": ["env", *shlex.split(reference)]} if reference else {})
+    found: dict[str, list[dict[str, Any]]] = {which: [] for which in programs}
+    for _ in range(rounds):
+        for which, program in programs.items():
+            found[which].append(_run(program, which, shapes, int(batch), steps))
+    row: dict[str, Any] = {"shapes": shapes, "batch": int(batch), "steps": steps, "rounds": rounds}
+    for which, measured in found.items():
+        seconds = statistics.median(second for one in measured for second in one["seconds"])
+        row[which] = {
+            "words_per_second": int(batch) * SHAPES[shapes]["segment"] / seconds,
+            "seconds_per_step": seconds,
+            "peak_gib": max(one["peak_bytes"] for one in measured) / 2**30,
+            "parameters": measured[0]["parameters"],
+        }
+    if reference:
+        row["ratio"] = row["ours"]["words_per_second"] / row["reference"]["words_per_second"]
+    return row
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """As it stands in the recipe's README."""
+    from hf_winopt.bench.table import markdown
+
+    heads = ("shapes", "batch", "words/s", "GiB", "transformers 4.35.2: words/s", "GiB", "ratio")
+    return markdown(
+        heads,
+        [
+            [
+                row["shapes"],
+                str(row["batch"]),
+                *(
+                    cell
+                    for which in ("ours", "reference")
+                    for cell in (f"{row[which]['words_per_second']:.0f}", f"{row[which]['peak_gib']:.1f}")
+                ),
+                f"{row['ratio']:.2f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", help="the Python of an environment with transformers 4.35.2, with its variables")
-    parser.add_argument("--shapes", choices=SHAPES, default="base")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", default=["base:4", "base:16", "small:16"], help="shapes:batch")
+    parser.add_argument("--steps", type=int, default=6, help="that are timed, after two that are not")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", type=Path, help="print the table of such a file again, measure nothing")
     parser.add_argument("--measure", choices=("ours", "reference"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(args.measure, args.shapes, args.batch, args.steps)))
+        shapes, batch = args.cases[0].split(":")
+        print(json.dumps(measure(args.measure, shapes, int(batch), args.steps)))
         return
-
-    programs = {"ours": [sys.executable]}
+    if args.report:
+        print(table(json.loads(args.report.read_text(encoding="utf-8"))["rows"]))
+        return
+    rows = [compare(case, args.reference, args.steps, args.rounds) for case in args.cases]
     if args.reference:
-        programs["reference"] = ["env", *shlex.split(args.reference)]
-    found: dict[str, list[dict[str, Any]]] = {which: [] for which in programs}
-    for _ in range(args.rounds):
-        for which, program in programs.items():
-            found[which].append(_run(program, which, args))
-    words = args.batch * SHAPES[args.shapes]["segment"]
-    result: dict[str, Any] = {"shapes": args.shapes, "batch": args.batch, "steps": args.steps, "rounds": args.rounds}
-    for which, rounds in found.items():
-        seconds = statistics.median(second for one in rounds for second in one["seconds"])
-        result[which] = {
-            "words_per_second": words / seconds,
-            "seconds_per_step": seconds,
-            "peak_gib": max(one["peak_bytes"] for one in rounds) / 2**30,
-            "parameters": rounds[0]["parameters"],
-        }
-        print(f"{which:<10}{words / seconds:>10.1f} words/s{result[which]['peak_gib']:>8.1f} GiB at most")
-    if args.reference:
-        result["ratio"] = result["ours"]["words_per_second"] / result["reference"]["words_per_second"]
-        print(f"ratio {result['ratio']:.2f}")
+        print(table(rows))
     if args.json:
         from hf_winopt.files import write_json
         from recipes.report import environment
 
-        write_json(args.json, result | environment())
+        write_json(args.json, {"rows": rows, **environment()})
 
 
-def _run(program: list[str], which: str, args: argparse.Namespace) -> dict[str, Any]:
-    options = ["--shapes", args.shapes, "--batch", str(args.batch), "--steps", str(args.steps)]
-    command = [*program, str(Path(__file__).resolve()), "--measure", which, *options]
+def _run(program: list[str], which: str, shapes: str, batch: int, steps: int) -> dict[str, Any]:
+    options = ["--measure", which, "--cases", f"{shapes}:{batch}", "--steps", str(steps)]
     root = str(Path(__file__).resolve().parents[1])
     environ = os.environ | {"PYTHONPATH": root} if which == "ours" else os.environ
+    command = [*program, str(Path(__file__).resolve()), *options]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

@@ -19,11 +19,27 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_pt_utils import get_parameter_names
 
+from recipes.common import RecipeError, refuse
+
+# What Trainer does itself and this loop does not.
+_TRAINERS_OWN = (
+    "auto_find_batch_size",
+    "gradient_checkpointing",
+    "label_smoothing_factor",
+    "load_best_model_at_end",
+    "neftune_noise_alpha",
+    "push_to_hub",
+    "torch_compile",
+)
+
 CHECKPOINT = "checkpoint-"  # Trainer's own name for them
 
 
 def make_accelerator(args: TrainingArguments) -> Accelerator:
     """With the precision, the accumulation and the trackers that the arguments ask for."""
+    refuse(args, _TRAINERS_OWN)
+    if "best" in (args.save_strategy, getattr(args.save_strategy, "value", None)):
+        raise RecipeError("--save_strategy best is Trainer's: say steps, epoch or no")
     return Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
@@ -40,6 +56,8 @@ def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
         for decay, amount in ((True, args.weight_decay), (False, 0.0))
     ]
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    for key in ("params", "model", "optimizer_dict"):  # what some take in place of our groups, as in Trainer
+        groups = options.pop(key, groups)
     return optimizer_class(groups, **options)
 
 
@@ -48,7 +66,12 @@ def make_scheduler(optimizer: Optimizer, args: TrainingArguments, steps: int) ->
 
     Not to be prepared: Accelerate's wrapper would step it once for each process, and a checkpoint could not be gone on
     from by another number of them. Step it after each step of the optimizer that was not skipped.
+
+    Raises:
+        RecipeError: it needs an evaluation for its steps.
     """
+    if "reduce_lr_on_plateau" in (args.lr_scheduler_type, getattr(args.lr_scheduler_type, "value", None)):
+        raise RecipeError("--lr_scheduler_type reduce_lr_on_plateau is Trainer's: this loop steps by steps alone")
     return get_scheduler(
         args.lr_scheduler_type,
         optimizer,
@@ -94,6 +117,9 @@ def save_checkpoint(
     output = Path(args.output_dir)
     folder = output / f"{CHECKPOINT}{state.global_step}"
     partial = output / f".{folder.name}.partial"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
     more(partial)
     if accelerator.is_main_process:

@@ -88,6 +88,13 @@ def _from_yaml(path: Path) -> list[str]:
     return arguments
 
 
+def refuse(arguments: TrainingArguments, names: Sequence[str]) -> None:
+    """Refuse arguments that were given and would do nothing."""
+    for name in names:
+        if getattr(arguments, name, None):
+            raise RecipeError(f"--{name} does nothing in this script: leave it out")
+
+
 def comparison(folder: str | None, optim: str) -> str | None:
     """What `hf-winopt compare --out FOLDER` found out about an optimizer, for the card; None without a folder."""
     if folder is None:

@@ -50,6 +50,8 @@ class TransfoXLConfig(PretrainedConfig):
             raise ValueError(f"cutoffs must rise from 1 on, each given once; got {list(cutoffs)}")
         if not tie_word_embeddings:
             raise ValueError("tie_word_embeddings must be true: words share their weights in embedding and softmax")
+        if d_model % 2:
+            raise ValueError(f"d_model must be even, for as many sines as cosines; got {d_model}")
         if mem_len < 0:
             raise ValueError(f"mem_len must be 0 or more, not {mem_len}")
         self.vocab_size = vocab_size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.timing import StepTimer
@@ -17,6 +19,7 @@ from recipes.common import RecipeError
 from recipes.transformer_xl import streams, text, vocabulary
 from recipes.transformer_xl.arguments import Arguments, ModelArguments, TextArguments
 from recipes.transformer_xl.configuration_transfo_xl import TransfoXLConfig
+from recipes.transformer_xl.memory import Memory
 from recipes.transformer_xl.modeling_transfo_xl import TransfoXLLMHeadModel
 from recipes.transformer_xl.streams import Streams
 
@@ -59,18 +62,31 @@ def prepare(arguments: Arguments, checkpoint: str | None) -> Experiment:
     lines = text.load(text_args.dataset_name, text_args.dataset_config_name)
     tokenizer = _vocabulary(model_args, lines["train"])
     model = _model(model_args, text_args, tokenizer)
-    if checkpoint is not None:
-        vocabulary.check_fits(tokenizer, vocabulary.load(checkpoint), checkpoint)
     ids = {split: vocabulary.encode(tokenizer, lines[split]) for split in text.SPLITS}
     rows = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
     eval_rows = training_args.eval_batch_size * training_args.world_size
     eval_segment, end = text_args.eval_tgt_len or text_args.tgt_len, tokenizer.eos_token_id
+    train = streams.for_training(ids["train"], rows, text_args.tgt_len)
+    if checkpoint is not None:
+        vocabulary.check_fits(tokenizer, vocabulary.load(checkpoint), checkpoint)
+        _check_same_model(model.config, checkpoint)
+        _check_unfinished(checkpoint, steps(training_args, train))
+        Memory(train).load(Path(checkpoint))
     return Experiment(
         tokenizer,
         model,
-        streams.for_training(ids["train"], rows, text_args.tgt_len),
+        train,
         streams.for_evaluation(ids["validation"], eval_rows, eval_segment, end),
         streams.for_evaluation(ids["test"], eval_rows, eval_segment, end),
+    )
+
+
+def steps(training_args: TrainingArguments, train: Streams) -> int:
+    """Of the whole training; an epoch has as many as a row has segments."""
+    return (
+        training_args.max_steps
+        if training_args.max_steps > 0
+        else math.ceil(training_args.num_train_epochs * train.segments)
     )
 
 
@@ -163,9 +179,10 @@ def _model(
     if (name := model_args.model_name_or_path) is not None:
         try:
             model = TransfoXLLMHeadModel.from_pretrained(name, mem_len=text_args.mem_len)
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise RecipeError(f"cannot load the model {name!r}: {str(error).strip().splitlines()[0]}") from error
-        vocabulary.check_fits(tokenizer, model.config.vocab_size, name)
+        saved = vocabulary.load(name) if model_args.tokenizer_name else model.config.vocab_size
+        vocabulary.check_fits(tokenizer, saved, name)
         return model
     try:
         config = TransfoXLConfig(
@@ -180,6 +197,19 @@ def _model(
     except ValueError as error:
         raise RecipeError(str(error)) from error
     return TransfoXLLMHeadModel(config)
+
+
+def _check_same_model(config: TransfoXLConfig, checkpoint: str) -> None:
+    before, now = TransfoXLConfig.from_pretrained(checkpoint).to_dict(), config.to_dict()
+    for name in ("cutoffs", "mem_len", *_SIZES):
+        if before[name] != now[name]:
+            raise RecipeError(f"--{name} is {now[name]}, but {checkpoint} was trained with {before[name]}")
+
+
+def _check_unfinished(checkpoint: str, steps: int) -> None:
+    done = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
+    if done >= steps:  # Trainer would still take one step more
+        raise RecipeError(f"{checkpoint} is at step {done} of {steps}: nothing is left to train")
 
 
 _SIZES = ("d_model", "n_layer", "n_head", "d_head", "d_inner", "dropout", "dropatt", "init_std")

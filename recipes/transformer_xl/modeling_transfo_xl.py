@@ -102,16 +102,24 @@ class TransfoXLLMHeadModel(PreTrainedModel, GenerationMixin):
         return False
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, mems: Memory | None = None, attention_mask: Tensor | None = None, **_: Any
+        self,
+        input_ids: Tensor,
+        mems: Memory | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_is_read: bool = False,
+        **_: Any,
     ) -> dict[str, Any]:
-        if mems is None:
-            return {"input_ids": input_ids, "attention_mask": attention_mask}
-        return {"input_ids": input_ids[:, -1:], "mems": mems}
+        if prompt_is_read and mems is not None:
+            return {"input_ids": input_ids[:, -1:], "mems": mems}
+        return {"input_ids": input_ids, "mems": mems, "attention_mask": attention_mask}
 
     def _update_model_kwargs_for_generation(
         self, outputs: TransfoXLOutput, model_kwargs: dict[str, Any], *_: Any, **__: Any
     ) -> dict[str, Any]:
-        return {**model_kwargs, "mems": outputs.mems}
+        return {**model_kwargs, "mems": outputs.mems, "prompt_is_read": True}
+
+    def _beam_search(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("num_beams must be 1: beams would mix up their memories")
 
     # ------------------------------------------------------------------------------------------------- parts of forward
 
@@ -163,6 +171,9 @@ class TransfoXLLMHeadModel(PreTrainedModel, GenerationMixin):
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.words
+
+    def resize_token_embeddings(self, *_: Any, **__: Any) -> nn.Embedding:
+        raise ValueError("the vocabulary of a Transformer-XL cannot be resized: its clusters are cut by frequency")
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.words = value

@@ -9,7 +9,6 @@ those for the optimizer, schedule, batch, precision, clipping, logging, evaluati
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         return DataLoader(streams, batch_size=rows, collate_fn=collate)
 
     steps_in_epoch = parts.train.segments
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_in_epoch)
+    steps = experiment.steps(args, parts.train)
     optimizer = make_optimizer(parts.model, args)
     scheduler = make_scheduler(optimizer, args, steps)
     accelerator.register_for_checkpointing(scheduler)
@@ -78,21 +77,28 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     )
     accelerator.init_trackers("transformer_xl", config=report.describe_training(args, steps))
 
-    def evaluate(batches: DataLoader, prefix: str) -> dict[str, float]:
+    def evaluate(streams: Streams, batches: DataLoader, prefix: str) -> dict[str, float]:
         model.eval()
+        optimizer.eval()
         with changed(parts.model.config, **experiment.eval_config(text_args)), accelerator.autocast():
-            loss = mean_loss(model, batches, accelerator)
+            loss = mean_loss(model, streams, batches, accelerator)
         model.train()
+        optimizer.train()
         return progress.log(**{f"{prefix}loss": loss, f"{prefix}perplexity": perplexity(loss)})
 
-    def save_more(folder: Path) -> None:
-        memory.save(folder, accelerator.process_index)
-        if accelerator.is_main_process:
-            parts.tokenizer.save_pretrained(folder)
+    def save_model(folder: Path) -> None:
+        accelerator.unwrap_model(model).save_pretrained(folder)
+        parts.tokenizer.save_pretrained(folder)
 
-    memory, state, timer = Memory(), TrainerState(max_steps=steps), StepTimer()
+    def save_more(folder: Path) -> None:
+        memory.save(folder, accelerator.process_index, accelerator.num_processes)
+        if accelerator.is_main_process:
+            save_model(folder)
+
+    memory, state, timer = Memory(parts.train), TrainerState(max_steps=steps), StepTimer()
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        state.max_steps = steps
         read = state.global_step % steps_in_epoch * args.gradient_accumulation_steps
         batches = go_on(accelerator, checkpoint, train, read)
         memory.load(Path(checkpoint))
@@ -127,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
             if is_due(args.logging_strategy, state.logging_steps, *due):
                 bar.set_postfix(progress.log_loss(learning_rate=rate))
             if is_due(args.eval_strategy, state.eval_steps, *due):
-                bar.set_postfix(evaluate(validation, experiment.PREFIXES["validation"]))
+                bar.set_postfix(evaluate(parts.validation, validation, experiment.PREFIXES["validation"]))
             if is_due(args.save_strategy, state.save_steps, *due):
                 save_checkpoint(accelerator, state, args, save_more)
             if state.global_step == steps:
@@ -137,16 +143,15 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     bar.close()
 
     scores = {
-        **evaluate(validation, experiment.PREFIXES["validation"]),
-        **evaluate(test, experiment.PREFIXES["test"]),
+        **evaluate(parts.validation, validation, experiment.PREFIXES["validation"]),
+        **evaluate(parts.test, test, experiment.PREFIXES["test"]),
     }
     wall_seconds = time.perf_counter() - start
     results = experiment.results(
         arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, scores, compared, wall_seconds
     )
     if accelerator.is_main_process:
-        accelerator.unwrap_model(model).save_pretrained(folder)
-        parts.tokenizer.save_pretrained(folder)
+        save_model(folder)
         report.write_report(folder, results)
         print(report.summary(results), f"{folder} holds the model and its report.", sep="\n")
     accelerator.end_training()

@@ -34,8 +34,12 @@ class Words(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, embedded: Tensor, weight: Tensor) -> tuple[Tensor, None]:
         (input_ids,) = ctx.saved_tensors
-        add = weight.index_add if torch.is_grad_enabled() else weight.index_add_
-        return add(0, input_ids.flatten(), embedded.flatten(0, 1).to(weight.dtype)), None
+        rows, more = input_ids.flatten(), embedded.flatten(0, 1).to(weight.dtype)
+        weight = weight.clone() if torch.is_grad_enabled() else weight
+        # Of these two, each adds up in the same order every time on one kind of device, and not on the other.
+        if weight.is_cuda:
+            return weight.index_put_((rows,), more, accumulate=True), None
+        return weight.index_add_(0, rows, more), None
 
 
 class AdaptiveSoftmax(nn.Module):
@@ -101,7 +105,9 @@ class Losses(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted, so by operations that have one
             inputs = hidden, words, bias, cluster_weight, cluster_bias
             losses = -_log_probabilities(*inputs, ctx.edges[:-1]).gather(1, labels[:, None]).squeeze(1)
-            return *torch.autograd.grad(losses, inputs, of_losses.to(losses.dtype), create_graph=True), None, None
+            needed = [x for x, needs in zip(inputs, ctx.needs_input_grad, strict=False) if needs]
+            found = iter(torch.autograd.grad(losses, needed, of_losses.to(losses.dtype), create_graph=True))
+            return tuple(next(found) if needs else None for needs in ctx.needs_input_grad)
         of_words, of_bias = torch.empty_like(words), torch.empty_like(bias)
         of_cluster_weight, of_cluster_bias = torch.empty_like(cluster_weight), torch.empty_like(cluster_bias)
         head, tails = kept[:3], zip(*[iter(kept[3:])] * 4, strict=True)

@@ -34,6 +34,11 @@ class Streams(Dataset[dict[str, Any]]):
         self.rows = ids.shape[0]
         self.segments = -(-(ids.shape[1] - 1) // segment)
 
+    @property
+    def layout(self) -> dict[str, int]:
+        """By what a checkpoint knows them again."""
+        return {"rows": self.rows, "words": self.ids.shape[1], "segment": self.segment}
+
     def __len__(self) -> int:
         return self.rows * self.segments
 
@@ -51,8 +56,14 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A batch: `input_ids` [B, Q], `labels` [B, Q + 1], the `segment`, and the first `row`; the others follow it.
 
     The last two are plain numbers, so that reading them waits for no device.
+
+    Raises:
+        ValueError: the examples are not rows of one segment that follow each other.
     """
     first = examples[0]
+    places = [(example["segment"], example["row"]) for example in examples]
+    if places != [(first["segment"], first["row"] + index) for index in range(len(examples))]:
+        raise ValueError(f"a batch must be rows of one segment that follow each other, not (segment, row) {places}")
     batch = {key: torch.stack([example[key] for example in examples]) for key in ("input_ids", "labels")}
     return {**batch, "segment": first["segment"], "row": first["row"]}
 

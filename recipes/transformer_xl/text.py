@@ -34,7 +34,7 @@ def load(dataset_name: str, config_name: str | None = None) -> dict[str, list[st
     folder = Path(dataset_name)
     if dataset_name == EMBEDDED:
         text = embedded()
-    elif any(folder.glob("*.txt")):
+    elif any((folder / f"{split}.txt").is_file() for split in SPLITS):
         text = {split: _lines(folder / f"{split}.txt") for split in SPLITS}
     else:
         text = _load_dataset(dataset_name, config_name)
@@ -47,7 +47,7 @@ def load(dataset_name: str, config_name: str | None = None) -> dict[str, list[st
 def embedded() -> dict[str, list[str]]:
     """The docstrings of the standard library, a line a paragraph, in lower case, words and punctuation apart.
 
-    Some 300,000 words; they differ a little from one Python to the next.
+    Some 200,000 words; they differ a little from one Python to the next.
     """
     text: dict[str, list[str]] = {split: [] for split in SPLITS}
     modules = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
@@ -69,7 +69,11 @@ def _docstrings(path: Path) -> Iterator[str]:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise RecipeError(f"there is no {path.name} in {path.parent}: it takes train.txt, validation.txt and test.txt")
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at other characters too
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path.name} is not UTF-8: {error}") from None
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _load_dataset(name: str, config: str | None) -> dict[str, list[str]]:

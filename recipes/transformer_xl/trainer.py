@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from recipes.common import RecipeError
 from recipes.transformer_xl import perplexity
 from recipes.transformer_xl.memory import Memory
 from recipes.transformer_xl.streams import collate
@@ -28,11 +29,20 @@ class TransfoXLTrainer(Trainer):
         # The loss is the mean of its batch. Trainer 5 takes any model that accepts further keywords for one that
         # divides by the number of words itself, and would add up accumulated gradients without dividing them.
         self.model_accepts_loss_kwargs = False
-        self.memory = Memory()
+        self.memory = Memory(self.train_dataset)
         self.eval_config = eval_config
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        parts = self.args.gradient_accumulation_steps * self.args.world_size
+        if self._train_batch_size * parts != self.train_dataset.rows:
+            raise RecipeError(
+                f"batches of {self._train_batch_size} in {parts} parts are not {self.train_dataset.rows} rows: "
+                "Trainer 4 takes the batch size from the checkpoint, so give the same"
+            )
+        return super().get_train_dataloader()
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, **_: Any
@@ -45,7 +55,7 @@ class TransfoXLTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        self.memory.save(Path(output_dir), self.args.process_index)
+        self.memory.save(Path(output_dir), self.args.process_index, self.args.world_size)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
@@ -63,10 +73,14 @@ class TransfoXLTrainer(Trainer):
         """The mean loss of a word and the perplexity, over the whole text."""
         model = self.model_wrapped
         training = model.training
-        model.eval()
+        switching = [model] + [self.optimizer] * callable(getattr(self.optimizer, "eval", None))  # schedule-free ones
+        for each in switching:
+            each.eval()
         with self.compute_loss_context_manager(), perplexity.changed(self.model.config, **self.eval_config):
-            loss = perplexity.mean_loss(model, self._shown(dataloader), self.accelerator)
-        model.train(training)
+            loss = perplexity.mean_loss(model, dataloader.dataset, self._shown(dataloader), self.accelerator)
+        if training:
+            for each in switching:
+                each.train()
         metrics = {"loss": loss, "perplexity": perplexity.perplexity(loss)}
         return EvalLoopOutput(
             predictions=None,

@@ -33,9 +33,8 @@ def build(lines: Iterable[str], size: int | None = None, min_count: int = 1) -> 
         raise RecipeError(f"a vocabulary of {size} holds no word beside {UNKNOWN} and {END}: give it more")
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    room = {} if size is None else {"vocab_size": size}
     trainer = trainers.WordLevelTrainer(
-        special_tokens=[END, UNKNOWN], min_frequency=min_count, show_progress=False, **({"vocab_size": 2**31} | room)
+        vocab_size=size or 2**31, min_frequency=min_count, special_tokens=[END, UNKNOWN], show_progress=False
     )
     # WikiText has unknown words already; counted as a word, that name would get a second place.
     words = (" ".join(word for word in line.split() if word not in (UNKNOWN, END)) for line in lines)

@@ -118,15 +118,40 @@ def test_log_probabilities_are_of_all_words_and_agree_with_the_losses():
 
 
 def test_generate_carries_the_memory_along():
-    model, ids = tiny(mem_len=64), torch.randint(90, (2, 4))
+    model, ids = tiny(mem_len=64), torch.randint(90, (2, 9))
+    with torch.no_grad():  # or the same words would come whatever was read
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.mul_(0.03)
+            elif "norm" in name:
+                parameter.fill_(1)
+
+    def greedily(text: torch.Tensor, remembered: int) -> torch.Tensor:
+        with torch.no_grad():
+            for _ in range(8):
+                text = torch.cat([text, model(text[:, -remembered:]).logits[:, -1:].argmax(-1)], dim=1)
+        return text
+
+    wanted = greedily(ids, 64)
+    assert not torch.equal(wanted, greedily(ids, 1))
     found = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
-    wanted = ids
-    with torch.no_grad():
-        for _ in range(8):
-            wanted = torch.cat([wanted, model(wanted).logits[:, -1:].argmax(-1)], dim=1)
     assert torch.equal(found, wanted)
+    with torch.no_grad():
+        mems = model(ids[:, :4]).mems
+    rest = model.generate(ids[:, 4:], mems=mems, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    assert torch.equal(rest, wanted[:, 4:])
     sampled = model.generate(ids, max_new_tokens=8, do_sample=True, top_k=5, pad_token_id=0)
-    assert sampled.shape == (2, 12) and sampled.max() < 90
+    assert sampled.shape == (2, 17) and sampled.max() < 90
+
+
+def test_what_generate_and_resizing_cannot_do_is_refused():
+    model, ids = tiny(), torch.randint(90, (2, 4))
+    with pytest.raises(ValueError, match="num_beams must be 1"):
+        model.generate(ids, num_beams=2, max_new_tokens=3, pad_token_id=0)
+    with pytest.raises(ValueError, match="attention_mask must be all ones"):
+        model.generate(ids, attention_mask=torch.tensor([[0, 1, 1, 1]] * 2), max_new_tokens=3, pad_token_id=0)
+    with pytest.raises(ValueError, match="cannot be resized"):
+        model.resize_token_embeddings(91)
 
 
 def test_every_weight_learns_and_labels_can_be_left_out():
@@ -165,6 +190,7 @@ def test_saved_and_loaded_by_the_auto_classes(tmp_path):
         ({"cutoffs": [50, 20]}, "cutoffs must rise"),
         ({"cutoffs": [0, 20]}, "cutoffs must rise"),
         ({"mem_len": -1}, "mem_len must be 0 or more"),
+        ({"d_model": 25}, "d_model must be even"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings must be true"),
     ],
 )
@@ -229,3 +255,26 @@ def test_second_derivatives_of_the_whole_model():
     for exact, above, below in zip(product, up, gradient(), strict=True):
         difference = (above - below) / 2e-6
         assert (exact - difference).norm() <= 1e-4 * difference.norm() + 1e-8
+
+
+def test_gradients_of_the_whole_model_are_those_of_its_loss():
+    model, ids = tiny().double(), torch.randint(90, (2, 21))
+    with torch.no_grad():
+        mems = model(ids[:, :10]).mems
+
+    def loss() -> torch.Tensor:
+        return model(ids[:, 10:20], mems=mems, labels=ids[:, 10:]).loss
+
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss(), parameters.values())
+    torch.manual_seed(0)
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        along = torch.nn.functional.normalize(torch.randn_like(parameter).flatten(), dim=0).view_as(parameter)
+        with torch.no_grad():
+            ends = []
+            for step in (1e-5, -2e-5):
+                parameter.add_(along, alpha=step)
+                ends.append(loss())
+            parameter.add_(along, alpha=1e-5)
+        difference = (ends[0] - ends[1]) / 2e-5
+        assert difference == pytest.approx((gradient * along).sum().item(), rel=1e-4, abs=1e-7), name

@@ -28,6 +28,7 @@ SIZES = "--d_model 16 --n_layer 2 --n_head 2 --d_head 8 --d_inner 24 --cutoffs 5
 QUIET = "--report_to none --disable_tqdm true --dataloader_pin_memory false --save_strategy no --logging_steps 1"
 STEPS = "--max_steps 6 --eval_strategy steps --eval_steps 3 --per_device_train_batch_size 4 --learning_rate 1e-2"
 WORDS = ["the", "a", "cat", "dog", "old", "new", "sees", "hears", "fast", "slow", ".", ",", "and", "or", "but"]
+TRAINER_4 = transformers.__version__.startswith("4.")
 SCRIPTS = {"trainer": run_transformer_xl, "no_trainer": run_transformer_xl_no_trainer}
 
 
@@ -163,11 +164,57 @@ def test_interrupted_and_resumed_the_same_bits(script, step, words, tmp_path):
     assert again["history"] == whole["history"]
 
 
-def test_without_its_memory_a_checkpoint_is_refused(words, tmp_path):
-    run("trainer", words, tmp_path, "--save_strategy steps --save_steps 3")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_checkpoint_that_does_not_fit_is_refused(script, words, tmp_path):
+    """Of another layout of the text, of another model, at the end of the training, or without its memory."""
+    run(script, words, tmp_path, "--save_strategy steps --save_steps 3")
+    for extra, message in (
+        ("--per_device_train_batch_size 2", "4 rows of 40 words in segments of 8, and now there are 2 rows of 80"),
+        ("--tgt_len 7", "now there are 4 rows of 40 words in segments of 7"),
+        ("--cutoffs 6 11", r"--cutoffs is \[6, 11\], but .*checkpoint-3 was trained with \[5, 12\]"),
+        ("--n_layer 3", "--n_layer is 3, but .*checkpoint-3 was trained with 2"),
+        ("--max_steps 3", "is at step 3 of 3: nothing is left to train"),
+        ("--max_steps -1 --num_train_epochs 0.5", "is at step 3 of 3: nothing is left to train"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            run(script, words, tmp_path, f"--resume_from_checkpoint {tmp_path}/checkpoint-3 {extra}")
     (tmp_path / "checkpoint-3" / "memory_0.pt").unlink()
-    with pytest.raises(RecipeError, match="no memory of rows 0 to 3"):
-        run("trainer", words, tmp_path, f"--resume_from_checkpoint {tmp_path}/checkpoint-3")
+    with pytest.raises(RecipeError, match="no whole checkpoint of this script: it has no memory_0"):
+        run(script, words, tmp_path, f"--resume_from_checkpoint {tmp_path}/checkpoint-3")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("memory", [6, 0])
+def test_going_on_for_longer_and_by_other_parts(script, memory, words, tmp_path):
+    extra = f"--dropout 0 --save_strategy steps --save_steps 3 --lr_scheduler_type constant --mem_len {memory}"
+    whole = run(script, words, tmp_path / "whole", f"{extra} --max_steps 8")
+    run(script, words, tmp_path / "short", extra)
+    parts = "--per_device_train_batch_size 2 --gradient_accumulation_steps 2"
+    (tmp_path / "short" / "results.json").unlink()
+    again = f"{extra} {parts} --max_steps 8 --resume_from_checkpoint"
+    if script == "trainer" and TRAINER_4:
+        with pytest.raises(RecipeError, match="batches of 4 in 2 parts are not 4 rows"):
+            run(script, words, tmp_path / "short", again)
+        return
+    longer = run(script, words, tmp_path / "short", again)
+    assert longer["training"]["steps"] == 8 and longer["resumed_at_step"] == 6
+    assert losses(longer) == pytest.approx(losses(whole), rel=1e-5)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_checkpoint_is_a_model(script, words, tmp_path):
+    run(script, words, tmp_path / "run", "--save_strategy steps --save_steps 3")
+    results = run("trainer", words, tmp_path / "more", f"--model_name_or_path {tmp_path}/run/checkpoint-6")
+    assert (tmp_path / "run" / "checkpoint-6" / "modeling_transfo_xl.py").is_file()
+    assert results["history"]["train"][0]["loss"] < 3
+
+
+def test_the_best_model_by_perplexity_is_the_one_of_the_lowest(words, tmp_path):
+    best = "--load_best_model_at_end true --metric_for_best_model perplexity --save_strategy steps --save_steps 1"
+    results = run("trainer", words, tmp_path, f"{best} --eval_steps 1 --learning_rate 0.05")
+    found = {e["step"]: e["perplexity"] for e in results["history"]["evaluation"] if e["split"] == "validation"}
+    state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
+    assert state["best_metric"] == min(found.values()) < max(found.values())
 
 
 @pytest.mark.parametrize("memory", ["--mem_len 6", "--mem_len 0"])
@@ -227,7 +274,7 @@ def test_bfloat16(script, words, tmp_path):
     exact = run(script, words, tmp_path / "fp32")
     assert results["training"]["precision"] == "bf16"
     assert losses(results) == pytest.approx(losses(exact), rel=0.02)
-    if script == "no_trainer" or not transformers.__version__.startswith("4."):  # Trainer 4 has no autocast on a CPU
+    if script == "no_trainer" or not TRAINER_4:  # which has no autocast on a CPU
         assert losses(results) != losses(exact)
 
 
@@ -288,6 +335,8 @@ def test_the_small_settings_train_the_embedded_text(tmp_path):
         ("--model_name_or_path no-such-model", "no-such-model"),
         ("--n_layers 3", "unknown argument --n_layers: did you mean --n_layer?"),
         ("--fp16 true --use_cpu true", "fp16 needs a GPU"),
+        ("--label_smoothing_factor 0.1", "--label_smoothing_factor does nothing in this script"),
+        ("--d_model 15", "d_model must be even"),
     ],
 )
 def test_what_is_refused_before_any_training(script, extra, message, words, tmp_path):
@@ -296,11 +345,26 @@ def test_what_is_refused_before_any_training(script, extra, message, words, tmp_
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("--load_best_model_at_end true --save_steps 3 --save_strategy steps", "--load_best_model_at_end does nothing"),
+        ("--gradient_checkpointing true", "--gradient_checkpointing does nothing"),
+        ("--lr_scheduler_type reduce_lr_on_plateau", "reduce_lr_on_plateau is Trainer's"),
+    ],
+)
+def test_what_only_trainer_does_is_refused(extra, message, words, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        run("no_trainer", words, tmp_path / "run", extra)
+
+
 def test_an_empty_corpus_and_another_vocabulary(finished, words, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(words, other)
     (other / "train.txt").write_text((words / "train.txt").read_text().replace("cat", "mouse").replace("dog", "rat"))
     vocabulary.build(text.load(str(other))["train"]).save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(RecipeError, match="in the vocabulary, but not where"):
+        run("trainer", words, tmp_path / "x", f"--model_name_or_path {finished} --tokenizer_name {tmp_path}/tokenizer")
     run("trainer", words, tmp_path / "run", "--save_strategy steps --save_steps 3")
     (tmp_path / "run" / "results.json").unlink()
     with pytest.raises(RecipeError, match=r"in the vocabulary, but not where .*checkpoint-6 was trained"):

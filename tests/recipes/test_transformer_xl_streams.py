@@ -80,5 +80,8 @@ def test_what_is_refused():
         streams.for_training(TEXT, rows=200, segment=6)
     with pytest.raises(RecipeError, match="text of 3 words cannot be evaluated as 4 streams"):
         streams.for_evaluation(TEXT[:3], rows=4, segment=6, end=0)
+    read = streams.for_training(TEXT, rows=4, segment=6)
+    with pytest.raises(ValueError, match="rows of one segment"):
+        collate([read[3], read[4]])
     with pytest.raises(IndexError):
         streams.for_training(TEXT, rows=4, segment=6)[16]

@@ -58,6 +58,11 @@ def test_text_files(tmp_path):
     for split in text.SPLITS:
         (tmp_path / f"{split}.txt").write_text(f"a {split} line\n\nanother\n")
     assert text.load(str(tmp_path))["test"] == ["a test line", "", "another"]
+    (tmp_path / "test.txt").write_bytes("\ufeffa\x0cb\u2028c\r\nlast".encode())
+    assert text.load(str(tmp_path))["test"] == ["a\x0cb\u2028c", "last"]
+    (tmp_path / "test.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(RecipeError, match=r"test\.txt is not UTF-8"):
+        text.load(str(tmp_path))
     (tmp_path / "test.txt").write_text("\n \n")
     with pytest.raises(RecipeError, match="the test text is empty"):
         text.load(str(tmp_path))
