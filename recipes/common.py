@@ -7,7 +7,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_winopt.compare.report import quote
-from recipes.report import RESULTS_FILE
+from recipes.report import RESULTS_FILE, optimizer_name
 
 
 class RecipeError(ValueError):
@@ -106,6 +106,31 @@ def comparison(folder: str | None, optim: str) -> str | None:
 
 
 # -------------------------------------------------------------------------------------------- output folder
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run begins.
+
+    Args:
+        folder: its output.
+        checkpoint: what it goes on from; None from the start.
+        old_files: of an earlier run, to be discarded once nothing can be wrong any more.
+        compared: what the card will say of the optimizer.
+    """
+
+    folder: Path
+    checkpoint: str | None
+    old_files: list[Path]
+    compared: str | None
+
+
+def begin(arguments: TrainingArguments, compare_folder: str | None, *, overwrite: bool) -> Beginning:
+    """Find out before anything long; all that cannot be is a `RecipeError`."""
+    folder, compared = Path(arguments.output_dir), comparison(compare_folder, optimizer_name(arguments))
+    checkpoint = checkpoint_to_resume(arguments)
+    old_files = leftovers(folder, resuming=checkpoint is not None, overwrite=overwrite)
+    return Beginning(folder, checkpoint, old_files, compared)
 
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:

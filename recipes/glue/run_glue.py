@@ -43,10 +43,8 @@ from recipes import report
 from recipes.common import (
     OneLineProgress,
     RecipeError,
-    checkpoint_to_resume,
-    comparison,
+    begin,
     discard,
-    leftovers,
     parse_arguments,
 )
 from recipes.glue import embedded
@@ -88,10 +86,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
     argv = sys.argv[1:] if argv is None else argv
     model_args, data_args, training_args = parse(argv)
     task = get_task(data_args.task_name)
-    folder = Path(training_args.output_dir)
-    compared = comparison(data_args.comparison, report.optimizer_name(training_args))
-    checkpoint = checkpoint_to_resume(training_args)
-    old_files = leftovers(folder, resuming=checkpoint is not None, overwrite=data_args.overwrite)
+    run = begin(training_args, data_args.comparison, overwrite=data_args.overwrite)
 
     data = load_task(task, data_args.dataset_name)
     set_seed(training_args.seed)
@@ -121,9 +116,9 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         trainer.add_callback(OneLineProgress(title))
 
     if trainer.is_world_process_zero():
-        discard(old_files)
+        discard(run.old_files)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=run.checkpoint)
     trainer.save_model()
     scores = trainer.evaluate()
 
@@ -145,15 +140,15 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         "history": report.split_log(trainer.state.log_history, prefixes, task.metrics),
         "wall_seconds": time.perf_counter() - start,
         "seconds_per_step": timer.median,
-        "comparison": compared,
+        "comparison": run.compared,
         "resumed_at_step": trainer.state.global_step - len(timer.seconds),
         **report.environment(),
         "command": public_command(["python", "recipes/glue/run_glue.py"], argv),
     }
     if trainer.is_world_process_zero():
-        report.write_report(folder, results)
+        report.write_report(run.folder, results)
         if title is None:
-            print(report.summary(results), f"{folder} holds the model and its report.", sep="\n")
+            print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
     return results
 
 

@@ -22,7 +22,7 @@ from transformers import set_seed
 import hf_winopt  # noqa: F401  (makes `--optim adam_win` and the others known to Trainer)
 from hf_winopt.integrations.timing import StepTimer
 from recipes import report
-from recipes.common import RecipeError, checkpoint_to_resume, comparison, discard, leftovers
+from recipes.common import RecipeError, begin, discard
 from recipes.transformer_xl import experiment
 from recipes.transformer_xl.arguments import parse
 from recipes.transformer_xl.trainer import TransfoXLTrainer
@@ -35,12 +35,9 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(SCRIPT, argv)
     _, text_args, training_args = arguments
-    folder = Path(training_args.output_dir)
-    compared = comparison(text_args.comparison, report.optimizer_name(training_args))
-    checkpoint = checkpoint_to_resume(training_args)
-    old_files = leftovers(folder, resuming=checkpoint is not None, overwrite=text_args.overwrite)
+    run = begin(training_args, text_args.comparison, overwrite=text_args.overwrite)
     set_seed(training_args.seed)
-    parts = experiment.prepare(arguments, checkpoint)
+    parts = experiment.prepare(arguments, run.checkpoint)
 
     timer = StepTimer()
     trainer = TransfoXLTrainer(
@@ -53,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         callbacks=[timer],
     )
     if trainer.is_world_process_zero():
-        discard(old_files)
+        discard(run.old_files)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=run.checkpoint)
     trainer.save_model()
     scores = {**trainer.evaluate(), **trainer.evaluate(parts.test, metric_key_prefix="eval_test")}
 
@@ -69,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         trainer.state,
         timer,
         scores,
-        compared,
+        run.compared,
         wall_seconds,
     )
     if trainer.is_world_process_zero():
-        report.write_report(folder, results)
-        print(report.summary(results), f"{folder} holds the model and its report.", sep="\n")
+        report.write_report(run.folder, results)
+        print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
     return results
 
 

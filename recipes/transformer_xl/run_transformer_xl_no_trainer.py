@@ -34,7 +34,7 @@ from recipes.accelerated import (
     make_scheduler,
     save_checkpoint,
 )
-from recipes.common import RecipeError, checkpoint_to_resume, comparison, discard, leftovers
+from recipes.common import RecipeError, begin, discard
 from recipes.transformer_xl import experiment
 from recipes.transformer_xl.arguments import parse
 from recipes.transformer_xl.memory import Memory
@@ -49,16 +49,13 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(SCRIPT, argv)
     _, text_args, args = arguments
-    folder = Path(args.output_dir)
-    compared = comparison(text_args.comparison, report.optimizer_name(args))
-    checkpoint = checkpoint_to_resume(args)
-    old_files = leftovers(folder, resuming=checkpoint is not None, overwrite=text_args.overwrite)
+    run = begin(args, text_args.comparison, overwrite=text_args.overwrite)
     accelerator = make_accelerator(args)
     set_seed(args.seed)
-    parts = experiment.prepare(arguments, checkpoint)
+    parts = experiment.prepare(arguments, run.checkpoint)
     if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        discard(old_files)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        discard(run.old_files)
 
     def loader(streams: Streams, rows: int) -> DataLoader:
         return DataLoader(streams, batch_size=rows, collate_fn=collate)
@@ -96,12 +93,12 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
             save_model(folder)
 
     memory, state, timer = Memory(parts.train), TrainerState(max_steps=steps), StepTimer()
-    if checkpoint is not None:
-        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+    if run.checkpoint is not None:
+        state = TrainerState.load_from_json(str(Path(run.checkpoint, TRAINER_STATE_NAME)))
         state.max_steps = steps
         read = state.global_step % steps_in_epoch * args.gradient_accumulation_steps
-        batches = go_on(accelerator, checkpoint, train, read)
-        memory.load(Path(checkpoint))
+        batches = go_on(accelerator, run.checkpoint, train, read)
+        memory.load(Path(run.checkpoint))
     else:
         set_seed(args.seed)  # as Trainer does, so that both drop out the same
         batches = iter(train)
@@ -148,12 +145,12 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     }
     wall_seconds = time.perf_counter() - start
     results = experiment.results(
-        arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, scores, compared, wall_seconds
+        arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, scores, run.compared, wall_seconds
     )
     if accelerator.is_main_process:
-        save_model(folder)
-        report.write_report(folder, results)
-        print(report.summary(results), f"{folder} holds the model and its report.", sep="\n")
+        save_model(run.folder)
+        report.write_report(run.folder, results)
+        print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
     accelerator.end_training()
     return results
 
