@@ -6,6 +6,7 @@ It ends when whoever started it does, so that no run goes on unseen beside a sec
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -29,10 +30,13 @@ _held: list[FileLock] = []  # until the process ends
 def main(argv: Sequence[str]) -> int:
     """Run the script recorded; its exit status."""
     folder, *command = argv
-    _end_with_starter()
+    starter = _end_with_starter()
     lock = FileLock(Path(folder, ".lock"))
     lock.acquire(timeout=LOCK_SECONDS)
     _held.append(lock)
+    # Whoever comes after a starter that is gone may have been here before us, and what is here is then its result.
+    if select.select([starter], [], [], 0)[0]:
+        return 1
     clear(Path(folder))
     when_imported("transformers.trainer", lambda module: _record(module, Path(folder)))
     return run.main(command)
@@ -51,8 +55,12 @@ def _record(module: ModuleType, folder: Path) -> None:
     module.DEFAULT_CALLBACKS.append(Recorder(folder.resolve()))
 
 
-def _end_with_starter() -> None:
-    """Standard input is a pipe that the starter holds and never writes to: its end is the starter's end."""
+def _end_with_starter() -> int:
+    """Standard input is a pipe that the starter holds and never writes to: its end is the starter's end.
+
+    Returns:
+        Its descriptor.
+    """
     starter = os.dup(sys.stdin.fileno())
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
@@ -64,6 +72,7 @@ def _end_with_starter() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch-starter").start()
+    return starter
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.compare.conftest import but_for_times, compare
@@ -51,3 +53,18 @@ def test_killed_twenty_times(toy):
     assert but_for_times(Path("disturbed")) == but_for_times(Path("undisturbed"))
     attempts = Path("disturbed").glob("runs/*/*/*/log.txt")
     assert any(log.read_text().count("=== attempt 1:") > 1 for log in attempts)  # some were indeed cut short
+
+
+def test_who_comes_late_and_without_a_starter_leaves_the_result_of_another_alone(toy):
+    """Even if it is not ended in time: here nothing watches."""
+    result = toy / "run" / "output" / "trainer_state.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+    late = (
+        "import threading; threading.Thread.start = lambda self: None\n"
+        "from hf_winopt.compare import child\n"
+        "raise SystemExit(child.main(['run', 'toy.py', '--optim', 'adan', '--output_dir', 'run/output']))"
+    )
+    done = subprocess.run([sys.executable, "-c", late], input=b"", capture_output=True)
+    assert done.returncode == 1 and not done.stderr
+    assert result.read_text() == "{}"
