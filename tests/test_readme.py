@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bf16_params, first_step, plain_loops, step_time, traffic
+from benchmarks import bf16_params, first_step, plain_loops, step_time, traffic, transformer_xl
 from hf_winopt import OPTIMIZERS, cli
 from hf_winopt.compare import report
 from recipes.glue import side_by_side
@@ -44,6 +44,16 @@ def test_the_table_of_the_comparison():
     summary = json.loads((folder / "summary.json").read_text())
     assert report.results_table(summary) in README
     assert (folder / "report.md").read_text() == report.write(summary)
+
+
+def test_the_tables_of_the_transformer_xl():
+    readme = (ROOT / "recipes" / "transformer_xl" / "README.md").read_text(encoding="utf-8")
+    assert transformer_xl.table(json.loads((RESULTS / "transformer_xl.json").read_text())["rows"]) in readme
+    (alone,) = json.loads((RESULTS / "transformer_xl_base_20_steps.json").read_text())["rows"]
+    assert f"{alone['ours']['peak_gib']:.1f} GiB" in readme and alone["steps"] == 18 and alone["batch"] == 60
+    summary = json.loads((RESULTS / "compare_transformer_xl" / "summary.json").read_text())
+    assert report.results_table(summary) in readme and report.cost_table(summary) in readme
+    assert (RESULTS / "compare_transformer_xl" / "report.md").read_text() == report.write(summary)
 
 
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

@@ -249,7 +249,7 @@ def _command(summary: Summary) -> str:
     """The command line in lines of a width that can be read, an option and its values in one."""
     lines = [""]
     for part in re.split(r" (?=--)", summary["command"]):  # values with spaces are quoted, and begin with a quote
-        if len(lines[-1]) + len(part) > 100:
+        if lines[-1] and len(lines[-1]) + len(part) > 100:
             lines.append("   ")
         lines[-1] += f" {part}"
     return "```sh\n" + " \\\n".join(lines).strip() + "\n```"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hf_winopt import cli
-from hf_winopt.compare import pools
+from hf_winopt.compare import pools, report
 from tests.compare.conftest import but_for_times, compare, summary
 
 OURS = ["--optims", "adamw_torch,adan", "--jobs", "2", "--out", "out"]
@@ -122,6 +122,17 @@ def test_a_test_metric_judges_and_the_other_chooses(toy, capsys):
     assert "Learning rates were chosen by loss." in report and "in the mean: loss " in report
     assert compare("toy.py", *ALL, "--test-metric", "test_acc") == 1
     assert "the script logs no eval_test_acc at its end: it has eval_accuracy, eval_loss" in capsys.readouterr().err
+
+
+def test_a_long_first_word_of_the_command_begins_its_line(toy):
+    long = "directory/" * 12 + "toy.py"
+    text = report.write({**summary_of_two_seeds(toy), "command": f"hf-winopt compare {long} --lrs 1e-3"})
+    assert f"```sh\nhf-winopt compare {long} \\\n    --lrs 1e-3\n```" in text
+
+
+def summary_of_two_seeds(toy):
+    assert compare("toy.py", *ONE_RATE, "--seeds", "2") == 0
+    return summary(toy / "out")
 
 
 def test_two_seeds_say_nothing(toy):
