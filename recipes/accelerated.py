@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -36,13 +37,18 @@ CHECKPOINT = "checkpoint-"  # Trainer's own name for them
 
 
 def make_accelerator(args: TrainingArguments) -> Accelerator:
-    """With the precision, the accumulation and the trackers that the arguments ask for."""
+    """With the precision, the accumulation, the trackers and the order of the data that the arguments ask for.
+
+    Set the seed before the loaders are prepared: they are shuffled by it, as Trainer's are, unless there is a
+    `--data_seed`. An epoch is shuffled by its number: `loader.set_epoch(n)`.
+    """
     refuse(args, _TRAINERS_OWN)
     if "best" in (args.save_strategy, getattr(args.save_strategy, "value", None)):
         raise RecipeError("--save_strategy best is Trainer's: say steps, epoch or no")
     return Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.data_seed),
         log_with=list(args.report_to) or None,
         project_dir=args.output_dir,
     )
