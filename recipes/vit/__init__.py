@@ -1,0 +1,1 @@
+"""Image classifiers, trained from scratch or fine-tuned."""

@@ -1,0 +1,179 @@
+"""What is trained on what: from the arguments to the model, the images and how they are augmented, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
+from transformers.trainer_callback import TrainerState
+
+from hf_winopt.integrations.timing import StepTimer
+from hf_winopt.public import public_command
+from recipes import report
+from recipes.vit import classifier, sources
+from recipes.vit.arguments import Arguments, AugmentArguments, ImageArguments
+from recipes.vit.augment import Augment
+from recipes.vit.images import Images
+from recipes.vit.objective import Objective
+from recipes.vit.rand_augment import RandAugment
+from recipes.waiting import Waiting
+
+PREFIXES = {"validation": "eval_", "test": "eval_test_"}
+"""What stands before a metric of each split in the log."""
+
+USAGE = """
+from transformers import pipeline
+
+classify = pipeline("image-classification", model="FOLDER_OR_HUB_NAME")
+print(classify("image.png"))
+""".strip()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that a training script needs, checked before any training."""
+
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    augment: Augment
+    train: Images
+    evaluated: dict[str, Images]
+    """`validation` and, where there is one, `test`."""
+
+
+def prepare(arguments: Arguments) -> Experiment:
+    """Find the images, make or load the model. The seed must be set already.
+
+    Raises:
+        RecipeError: some of it does not fit.
+    """
+    model_args, image_args, augment_args, training_args = arguments
+    source = sources.load(
+        image_args.dataset_name,
+        image_args.dataset_config_name,
+        data_dir=image_args.data_dir,
+        image=image_args.image_column_name,
+        label=image_args.label_column_name,
+        held_out=image_args.train_val_split,
+    )
+    for split, rows in source.splits.items():
+        limit = image_args.max_train_samples if split == "train" else image_args.max_eval_samples
+        source.splits[split] = rows.select(range(min(limit or len(rows), len(rows))))
+    model, processor, size = classifier.load(
+        model_args, image_args.dataset_name, source.classes, image_args.image_size, source.open("train", 0).size
+    )
+    seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
+    scale = tuple(augment_args.crop_scale) if augment_args.crop_scale is not None else None
+    train = Images(source, "train", size, scale=scale, seed=seed)
+    return Experiment(
+        model,
+        processor,
+        _augment(augment_args, processor, size, scale if train.crops_later else None),
+        train,
+        {
+            split: Images(source, split, size, crop_pct=image_args.crop_pct)
+            for split in PREFIXES
+            if split in source.splits
+        },
+    )
+
+
+def _augment(
+    arguments: AugmentArguments, processor: BaseImageProcessor, size: int, scale: tuple[float, ...] | None
+) -> Augment:
+    rand_augment = RandAugment(arguments.rand_augment, arguments.rand_augment_noise, arguments.rand_augment_layers)
+    return Augment(
+        normalize=classifier.normalize(processor),
+        size=size,
+        scale=scale,  # type: ignore[arg-type]
+        hflip=arguments.hflip,
+        jitter=arguments.color_jitter,
+        rand_augment=rand_augment if arguments.rand_augment else None,
+        erasing=arguments.random_erasing,
+        mixup=arguments.mixup,
+        cutmix=arguments.cutmix,
+    )
+
+
+def objective(experiment: Experiment, augment_args: AugmentArguments, training_args: TrainingArguments) -> Objective:
+    """What the model is trained for."""
+    classes = experiment.model.config.num_labels
+    return Objective(experiment.augment, classes, augment_args.loss, training_args.label_smoothing_factor)
+
+
+def results(
+    arguments: Arguments,
+    experiment: Experiment,
+    program: Sequence[str],
+    argv: Sequence[str],
+    optimizer: Any,
+    state: TrainerState,
+    timer: StepTimer,
+    waiting: Waiting,
+    scores: Mapping[str, float],
+    compared: str | None,
+    wall_seconds: float,
+) -> report.Results:
+    """What `report.write_report` takes.
+
+    Args:
+        arguments, experiment: what was trained.
+        program, argv: the command.
+        optimizer: as it is after the training.
+        state: Trainer's, or one kept by hand, after the training.
+        timer: of its steps.
+        waiting: for its data.
+        scores: accuracy and loss of the evaluated splits, under the names of `PREFIXES`.
+        compared: what a comparison says of the optimizer.
+        wall_seconds: of training and evaluating.
+    """
+    model_args, image_args, augment_args, training_args = arguments
+    source = sources.describe(image_args.dataset_name, image_args.dataset_config_name, image_args.data_dir)
+    prefixes = {split: PREFIXES[split] for split in experiment.evaluated}
+    return {
+        "task": source["title"],
+        "pipeline": "image-classification",
+        "dataset": source,
+        "model": classifier.describe(model_args, image_args.dataset_name, experiment.model),
+        "optimizer": report.describe_optimizer(optimizer, training_args),
+        "training": report.describe_training(training_args, state.max_steps)
+        | _describe(image_args, augment_args, training_args, experiment)
+        | {"drop_path": model_args.drop_path, "ema_decay": model_args.ema_decay},
+        "headline": "accuracy",
+        "metrics": {
+            split: {metric: scores[f"{prefix}{metric}"] for metric in ("accuracy", "loss")}
+            for split, prefix in prefixes.items()
+        },
+        "history": report.split_log(state.log_history, prefixes, ("accuracy",)),
+        "wall_seconds": wall_seconds,
+        "seconds_per_step": timer.median,
+        "waiting_for_data": waiting.share(timer),
+        "comparison": compared,
+        "resumed_at_step": state.global_step - len(timer.seconds),
+        "usage": USAGE,
+        **report.environment(),
+        "command": public_command(program, argv),
+    }
+
+
+def summary(results: report.Results) -> str:
+    """What the scripts print at the end."""
+    share = f"waiting for data: {results['waiting_for_data']:.1%} of the time of the training steps"
+    return f"{report.summary(results)}\n{share}"
+
+
+def _describe(
+    image_args: ImageArguments,
+    augment_args: AugmentArguments,
+    training_args: TrainingArguments,
+    experiment: Experiment,
+) -> dict[str, Any]:
+    return {
+        "train_examples": len(experiment.train),
+        "image_size": experiment.augment.size,
+        "crop_pct": image_args.crop_pct,
+        **vars(augment_args),
+        "label_smoothing": training_args.label_smoothing_factor,
+    }
