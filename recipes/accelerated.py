@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, LoggerType
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,31 +18,57 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_pt_utils import get_parameter_names
 
-from recipes.common import RecipeError, refuse
+from recipes.common import RecipeError, check_saved_by, one_gpu_a_process, refuse
 
 # What Trainer does itself and this loop does not.
 _TRAINERS_OWN = (
     "auto_find_batch_size",
+    "batch_eval_metrics",
+    "bf16_full_eval",
+    "deepspeed",
+    "eval_delay",
+    "eval_on_start",
+    "fp16_full_eval",
+    "fsdp",
+    "full_determinism",
     "gradient_checkpointing",
+    "activation_checkpointing",  # the same by its newer name, which Trainer 5 then sets as well
+    "group_by_length",
+    "ignore_data_skip",
+    "include_for_metrics",
     "label_smoothing_factor",
     "load_best_model_at_end",
+    "logging_first_step",
     "neftune_noise_alpha",
+    "prediction_loss_only",
     "push_to_hub",
+    "save_only_model",
     "torch_compile",
+    "use_liger_kernel",
 )
 
 CHECKPOINT = "checkpoint-"  # Trainer's own name for them
 
 
-def make_accelerator(args: TrainingArguments) -> Accelerator:
+def make_accelerator(args: TrainingArguments, *, understood: Sequence[str] = ()) -> Accelerator:
     """With the precision, the accumulation, the trackers and the order of the data that the arguments ask for.
 
     Set the seed before the loaders are prepared: they are shuffled by it, as Trainer's are, unless there is a
     `--data_seed`. An epoch is shuffled by its number: `loader.set_epoch(n)`.
+
+    Args:
+        args: of the script.
+        understood: names of arguments that only Trainer would heed, but for this script.
     """
-    refuse(args, _TRAINERS_OWN)
+    refuse(args, [name for name in _TRAINERS_OWN if name not in understood])
+    one_gpu_a_process(args)
+    if (order := getattr(args, "train_sampling_strategy", "random")) != "random":  # from Trainer 5 on
+        raise RecipeError(f"--train_sampling_strategy {order} is Trainer's: this loop reads in random order")
+    known = {tracker.value for tracker in LoggerType} - {LoggerType.ALL.value}
+    if unknown := set(args.report_to) - known:
+        names = " ".join(sorted(unknown))
+        raise RecipeError(f"--report_to {names}: Accelerate has trackers for {', '.join(sorted(known))}; or say none")
     if "best" in (args.save_strategy, getattr(args.save_strategy, "value", None)):
         raise RecipeError("--save_strategy best is Trainer's: say steps, epoch or no")
     return Accelerator(
@@ -55,8 +81,8 @@ def make_accelerator(args: TrainingArguments) -> Accelerator:
 
 
 def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
-    """The optimizer that `--optim` names; biases and the weights of layer norms are not decayed, as in Trainer."""
-    decayed = set(get_parameter_names(model, [nn.LayerNorm], ["bias"]))
+    """The optimizer that `--optim` names; biases and the weights of norms are not decayed, as in Trainer."""
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # it asks nothing of a Trainer
     groups = [
         {"params": [p for name, p in model.named_parameters() if (name in decayed) == decay], "weight_decay": amount}
         for decay, amount in ((True, args.weight_decay), (False, 0.0))
@@ -76,8 +102,9 @@ def make_scheduler(optimizer: Optimizer, args: TrainingArguments, steps: int) ->
     Raises:
         RecipeError: it needs an evaluation for its steps.
     """
-    if "reduce_lr_on_plateau" in (args.lr_scheduler_type, getattr(args.lr_scheduler_type, "value", None)):
-        raise RecipeError("--lr_scheduler_type reduce_lr_on_plateau is Trainer's: this loop steps by steps alone")
+    kind = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    if kind in ("reduce_lr_on_plateau", "greedy"):
+        raise RecipeError(f"--lr_scheduler_type {kind} is Trainer's: this loop steps by steps alone")
     return get_scheduler(
         args.lr_scheduler_type,
         optimizer,
@@ -88,15 +115,22 @@ def make_scheduler(optimizer: Optimizer, args: TrainingArguments, steps: int) ->
 
 
 def go_on(accelerator: Accelerator, checkpoint: str, loader: DataLoader, read: int) -> Iterator[Any]:
-    """Load a checkpoint, and give the rest of the batches after the `read` first ones.
+    """Load a checkpoint, and give the rest of the batches after the `read` first ones of the loader's epoch.
 
     To begin reading draws a random number, which the interrupted run drew before it saved unless it was at the end of
     the data: so that is done before the state of the random numbers is loaded, or after.
+
+    Raises:
+        RecipeError: the checkpoint is Trainer's, or of another model.
     """
+    check_saved_by(checkpoint, trainer=False)
     rest, first = iter(accelerator.skip_first_batches(loader, read) if read else loader), []
     if read:
         first.append(next(rest))
-    accelerator.load_state(checkpoint)
+    try:
+        accelerator.load_state(checkpoint)
+    except (RuntimeError, ValueError) as error:  # of other shapes, or of another optimizer
+        raise RecipeError(f"cannot go on from {checkpoint}: {str(error).strip().splitlines()[0]}") from error
     accelerator.step = 0  # batches since the last step: none, however many are accumulated now
     return itertools.chain(first, rest)
 
@@ -107,6 +141,19 @@ def is_due(strategy: Any, every: int, step: int, steps_in_epoch: int, last: int)
     if kind == "no":
         return False
     return step == last or step % (every if kind == "steps" else steps_in_epoch) == 0
+
+
+def loss_weight(batch: int, batches: int, accumulated: int) -> float:
+    """What the loss of a batch is weighed with: 1, and more in the last step of an epoch if fewer batches are left.
+
+    A step is made of `accumulated` batches. Accelerate always divides by that number, Trainer by that of the batches
+    that the step has.
+
+    Args:
+        batch, batches: its number in the epoch, from 0 on, and how many there are.
+        accumulated: `--gradient_accumulation_steps`.
+    """
+    return accumulated / min(accumulated, batches - batch // accumulated * accumulated)
 
 
 def save_checkpoint(
@@ -126,8 +173,9 @@ def save_checkpoint(
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    partial.mkdir(parents=True, exist_ok=True)
     more(partial)
+    accelerator.save_state(str(partial))  # last: of a model saved under other names than its own, it is what is read
     if accelerator.is_main_process:
         state.save_to_json(str(partial / TRAINER_STATE_NAME))
     accelerator.wait_for_everyone()
@@ -147,15 +195,18 @@ class Progress:
     def __init__(self, state: TrainerState, accelerator: Accelerator, steps_in_epoch: int) -> None:
         self.state, self.accelerator, self.steps_in_epoch = state, accelerator, steps_in_epoch
         self._losses: list[torch.Tensor] = []
+        self._weights = 0.0
 
-    def add(self, loss: torch.Tensor) -> None:
+    def add(self, loss: torch.Tensor, weight: float = 1.0) -> None:
         """The loss of a batch."""
-        self._losses.append(loss.detach())
+        self._losses.append(weight * loss.detach())
+        self._weights += weight
 
     def log_loss(self, **more: float) -> dict[str, float]:
         """An entry of the log: the mean loss of all processes' batches since the last, and what else is given."""
-        mean = self.accelerator.reduce(torch.stack(self._losses).mean(), "mean").item()
+        mean = self.accelerator.reduce(torch.stack(self._losses).sum() / self._weights, "mean").item()
         self._losses.clear()
+        self._weights = 0.0
         return self.log(loss=mean, **more)
 
     def log(self, **values: float) -> dict[str, float]:

@@ -95,6 +95,16 @@ def refuse(arguments: TrainingArguments, names: Sequence[str]) -> None:
             raise RecipeError(f"--{name} does nothing in this script: leave it out")
 
 
+def one_gpu_a_process(arguments: TrainingArguments) -> None:
+    """Refuse several GPUs for one process, which only Trainer knows to share a batch among."""
+    if arguments.n_gpu > 1:
+        raise RecipeError(
+            f"one process would share {arguments.n_gpu} GPUs: start one for each by "
+            f"accelerate launch --config_file recipes/accelerate/ddp.yaml --num_processes {arguments.n_gpu}, "
+            "or show it one of them (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
 def comparison(folder: str | None, optim: str) -> str | None:
     """What `hf-winopt compare --out FOLDER` found out about an optimizer, for the card; None without a folder."""
     if folder is None:
@@ -145,11 +155,25 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
             return None
     if not Path(wanted, TRAINER_STATE_NAME).is_file():
         raise RecipeError(f"--resume_from_checkpoint: no such checkpoint: {wanted}")
-    step = TrainerState.load_from_json(str(Path(wanted, TRAINER_STATE_NAME))).global_step
-    if 0 < arguments.max_steps <= step:  # Trainer would still take one step more
-        raise RecipeError(f"{wanted} is at step {step} of {arguments.max_steps}: nothing is left to train")
+    if arguments.max_steps > 0:
+        check_unfinished(wanted, arguments.max_steps)
     print(f"resuming from {wanted}")
     return wanted
+
+
+def check_saved_by(checkpoint: str, *, trainer: bool) -> None:
+    """That a script with Trainer goes on from one of Trainer's, and one without from one without."""
+    saved_by_trainer = not Path(checkpoint, "custom_checkpoint_0.pkl").exists()  # Accelerate's name for the scheduler
+    if saved_by_trainer != trainer:
+        other = "Trainer" if saved_by_trainer else "a script without Trainer"
+        raise RecipeError(f"--resume_from_checkpoint {checkpoint}: it was saved by {other}, go on from it with that")
+
+
+def check_unfinished(checkpoint: str, steps: int) -> None:
+    """That something is left to train."""
+    done = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
+    if done >= steps:  # Trainer would still take one step more
+        raise RecipeError(f"{checkpoint} is at step {done} of {steps}: nothing is left to train")
 
 
 def leftovers(folder: Path, *, resuming: bool, overwrite: bool) -> list[Path]:

@@ -1,1 +1,1 @@
-"""The GLUE recipe: `run_glue.py` is the door, everything else its neighbours."""
+"""The GLUE recipe: `run_glue.py` and `run_glue_no_trainer.py` are the doors, all else their neighbours."""

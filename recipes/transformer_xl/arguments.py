@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_winopt import WinOptTrainingArguments
-from recipes.common import RecipeError, parse_arguments, refuse
+from recipes.common import RecipeError, one_gpu_a_process, parse_arguments, refuse
 from recipes.transformer_xl.configuration_transfo_xl import TransfoXLConfig
 from recipes.transformer_xl.text import EMBEDDED
 
@@ -97,12 +97,7 @@ def parse(script: str, argv: Sequence[str]) -> Arguments:
             raise RecipeError(f"--{name} {value}: must be at least {least}")
     if training_args.fp16 and training_args.device.type == "cpu":
         raise RecipeError("fp16 needs a GPU: give --fp16 false")
-    if training_args.n_gpu > 1:
-        raise RecipeError(
-            f"one process would share {training_args.n_gpu} GPUs: start one for each by "
-            f"accelerate launch --config_file recipes/accelerate/ddp.yaml --num_processes {training_args.n_gpu}, "
-            "or show it one of them (CUDA_VISIBLE_DEVICES=0)"
-        )
+    one_gpu_a_process(training_args)
     refuse(training_args, ("label_smoothing_factor", "neftune_noise_alpha", "auto_find_batch_size"))
     if (training_args.metric_for_best_model or "").endswith("perplexity"):
         training_args.greater_is_better = False  # Trainer knows that only of losses

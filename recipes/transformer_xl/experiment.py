@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.timing import StepTimer
 from hf_winopt.public import public_command, public_name
 from recipes import report
-from recipes.common import RecipeError
+from recipes.common import RecipeError, check_unfinished
 from recipes.transformer_xl import streams, text, vocabulary
 from recipes.transformer_xl.arguments import Arguments, ModelArguments, TextArguments
 from recipes.transformer_xl.configuration_transfo_xl import TransfoXLConfig
@@ -70,7 +69,7 @@ def prepare(arguments: Arguments, checkpoint: str | None) -> Experiment:
     if checkpoint is not None:
         vocabulary.check_fits(tokenizer, vocabulary.load(checkpoint), checkpoint)
         _check_same_model(model.config, checkpoint)
-        _check_unfinished(checkpoint, steps(training_args, train))
+        check_unfinished(checkpoint, steps(training_args, train))
         Memory(train).load(Path(checkpoint))
     return Experiment(
         tokenizer,
@@ -204,12 +203,6 @@ def _check_same_model(config: TransfoXLConfig, checkpoint: str) -> None:
     for name in ("cutoffs", "mem_len", *_SIZES):
         if before[name] != now[name]:
             raise RecipeError(f"--{name} is {now[name]}, but {checkpoint} was trained with {before[name]}")
-
-
-def _check_unfinished(checkpoint: str, steps: int) -> None:
-    done = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
-    if done >= steps:  # Trainer would still take one step more
-        raise RecipeError(f"{checkpoint} is at step {done} of {steps}: nothing is left to train")
 
 
 _SIZES = ("d_model", "n_layer", "n_head", "d_head", "d_inner", "dropout", "dropatt", "init_std")

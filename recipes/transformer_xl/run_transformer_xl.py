@@ -22,7 +22,7 @@ from transformers import set_seed
 import hf_winopt  # noqa: F401  (makes `--optim adam_win` and the others known to Trainer)
 from hf_winopt.integrations.timing import StepTimer
 from recipes import report
-from recipes.common import RecipeError, begin, discard
+from recipes.common import RecipeError, begin, check_saved_by, discard
 from recipes.transformer_xl import experiment
 from recipes.transformer_xl.arguments import parse
 from recipes.transformer_xl.trainer import TransfoXLTrainer
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     arguments = parse(SCRIPT, argv)
     _, text_args, training_args = arguments
     run = begin(training_args, text_args.comparison, overwrite=text_args.overwrite)
+    if run.checkpoint is not None:
+        check_saved_by(run.checkpoint, trainer=True)
     set_seed(training_args.seed)
     parts = experiment.prepare(arguments, run.checkpoint)
 

@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     start = time.perf_counter()
     bar = tqdm(total=steps, initial=state.global_step, disable=args.disable_tqdm or not accelerator.is_main_process)
     model.train()
+    optimizer.train()
     timer.on_step_begin()
     while state.global_step < steps:
         for batch in batches:

@@ -50,7 +50,7 @@ class Source:
         try:
             data = stored["bytes"]
             return PIL.Image.open(io.BytesIO(data) if data is not None else stored["path"]).convert("RGB")
-        except (OSError, SyntaxError, TypeError, ValueError, PIL.Image.DecompressionBombError) as error:
+        except (AttributeError, OSError, SyntaxError, TypeError, ValueError, PIL.Image.DecompressionBombError) as error:
             raise RecipeError(f"{self.name}, {split}: the image of row {row} cannot be read: {error}") from error
 
 

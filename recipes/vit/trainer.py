@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import Trainer
 from transformers.trainer_callback import TrainerCallback
 
+from recipes.trainer import CheckpointTrainer
 from recipes.vit.averaging import Averaging
 from recipes.vit.experiment import Experiment
 from recipes.vit.images import Order, collate
@@ -18,7 +18,7 @@ from recipes.vit.scores import means, per_image
 from recipes.waiting import Waiting
 
 
-class ImageTrainer(Trainer):
+class ImageTrainer(CheckpointTrainer):
     """Trains the model of an `Experiment`.
 
     Args:

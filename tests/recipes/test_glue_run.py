@@ -23,6 +23,8 @@ from hf_winopt.public import ROOT
 from recipes import report
 from recipes.common import RecipeError, comparison, expand_arguments, leftovers
 from recipes.glue import demo, embedded, run_glue
+from recipes.glue.arguments import parse
+from recipes.glue.tasks import TASKS, get_task
 
 CONFIGS = sorted((Path(run_glue.__file__).parent / "configs").glob("*.yaml"))
 TINY = "--max_steps 6 --max_train_samples 64 --max_eval_samples 32 --max_length 32 --logging_steps 2 --report_to none"
@@ -143,7 +145,7 @@ def local_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def local_data(folder: Path, task: str, labels: list[float], *splits: str) -> Path:
-    first, second = run_glue.get_task(task).columns
+    first, second = get_task(task).columns
     rows = {first: ["the keys are old"] * 16, second: ["the key is new"] * 16, "label": labels * 4}
     (folder / task).mkdir()
     for split in ("train", *splits):
@@ -218,19 +220,19 @@ def test_command_line_overrides_the_file(tmp_path):
     settings.write_text(
         'task_name: rte\nlearning_rate: 4e-5\nsave_strategy: "no"\nlabel_names: [a, b]\nreport_to: none\nseed: null\n'
     )
-    _, data_args, training_args = run_glue.parse([str(settings), "--learning_rate", "1e-5"])
+    _, data_args, training_args = parse(run_glue.SCRIPT, [str(settings), "--learning_rate", "1e-5"])
     assert data_args.task_name == "rte"
     assert training_args.learning_rate == 1e-5
     assert training_args.save_strategy == "no"
     assert training_args.label_names == ["a", "b"]
     settings.write_text("task_name: rte\nlerning_rate: 1")
     with pytest.raises(RecipeError, match="did you mean --learning_rate"):
-        run_glue.parse([str(settings)])
+        parse(run_glue.SCRIPT, [str(settings)])
     settings.write_text("- task_name")
     with pytest.raises(RecipeError, match="argument: value"):
-        run_glue.parse([str(settings)])
+        parse(run_glue.SCRIPT, [str(settings)])
     with pytest.raises(RecipeError, match="no such settings file"):
-        run_glue.parse([str(tmp_path / "none.yaml")])
+        parse(run_glue.SCRIPT, [str(tmp_path / "none.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -247,8 +249,8 @@ def test_bare_resume(given, expanded):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_configs_hold_valid_arguments(config):
-    _, data_args, training_args = run_glue.parse([str(config), "--fp16", "false"])
-    assert data_args.task_name in run_glue.TASKS
+    _, data_args, training_args = parse(run_glue.SCRIPT, [str(config), "--fp16", "false"])
+    assert data_args.task_name in TASKS
     if config.stem.startswith("adan_"):
         assert config.stem == f"adan_{data_args.task_name}"
         assert training_args.optim == "adan"
@@ -259,7 +261,7 @@ def test_fp16_needs_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(RecipeError, match="--fp16 false"):
-        run_glue.parse(["--task_name", "cola", "--fp16"])
+        parse(run_glue.SCRIPT, ["--task_name", "cola", "--fp16"])
 
 
 def test_the_card_quotes_a_comparison(tmp_path):
