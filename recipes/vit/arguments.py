@@ -35,6 +35,10 @@ class ModelArguments:
     ema_decay: float = field(
         default=0.0, metadata={"help": "Evaluate and save a moving average of the weights with this decay; 0 for none."}
     )
+    lr_drops: list[float] | None = field(
+        default=None,
+        metadata={"help": "A tenth of the learning rate from each of these epochs on; in place of a schedule."},
+    )
 
 
 @dataclass
@@ -124,6 +128,12 @@ def parse(script: str, argv: Sequence[str]) -> Arguments:
         raise RecipeError("--load_best_model_at_end loads weights as they were trained: not with --ema_decay")
     if training_args.fp16 and training_args.device.type == "cpu":
         raise RecipeError("fp16 needs a GPU: give --fp16 false")
+    if training_args.dataloader_drop_last:
+        raise RecipeError("--dataloader_drop_last would leave images out of evaluations too: leave it away")
+    if any(epoch <= 0 for epoch in model_args.lr_drops or ()):
+        raise RecipeError(f"--lr_drops {' '.join(map(str, model_args.lr_drops))}: must be epochs after the first")
+    if model_args.lr_drops is not None and training_args.lr_scheduler_type != "constant":
+        raise RecipeError("--lr_drops is a schedule of its own: with it, give --lr_scheduler_type constant")
     refuse(training_args, ("neftune_noise_alpha", "auto_find_batch_size"))
     if (training_args.metric_for_best_model or "").endswith("accuracy"):
         training_args.greater_is_better = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,12 @@ def objective(experiment: Experiment, augment_args: AugmentArguments, training_a
     return Objective(experiment.augment, classes, augment_args.loss, training_args.label_smoothing_factor)
 
 
+def steps_in_epoch(experiment: Experiment, args: TrainingArguments) -> int:
+    """Of the optimizer."""
+    batches = math.ceil(len(experiment.train) / args.train_batch_size)
+    return math.ceil(math.ceil(batches / args.world_size) / args.gradient_accumulation_steps)
+
+
 def results(
     arguments: Arguments,
     experiment: Experiment,
@@ -140,7 +147,7 @@ def results(
         "optimizer": report.describe_optimizer(optimizer, training_args),
         "training": report.describe_training(training_args, state.max_steps)
         | _describe(image_args, augment_args, training_args, experiment)
-        | {"drop_path": model_args.drop_path, "ema_decay": model_args.ema_decay},
+        | {name: getattr(model_args, name) for name in ("drop_path", "ema_decay", "lr_drops")},
         "headline": "accuracy",
         "metrics": {
             split: {metric: scores[f"{prefix}{metric}"] for metric in ("accuracy", "loss")}

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         experiment.objective(parts, augment_args, training_args),
         averaging,
         repeats=augment_args.repeats,
+        lr_drops=model_args.lr_drops,
         args=training_args,
         callbacks=[timer],
     )

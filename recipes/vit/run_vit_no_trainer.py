@@ -41,6 +41,7 @@ from recipes.vit import experiment
 from recipes.vit.arguments import parse
 from recipes.vit.averaging import Averaging
 from recipes.vit.images import Images, Order, collate
+from recipes.vit.schedule import with_drops
 from recipes.vit.scores import score
 from recipes.waiting import Waiting
 
@@ -76,10 +77,14 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
 
     train = loader(parts.train, args.train_batch_size, Order(parts.train, parts.train.seed, augment_args.repeats))
     evaluated = {split: loader(images, args.eval_batch_size) for split, images in parts.evaluated.items()}
-    steps_in_epoch = math.ceil(len(train) / args.gradient_accumulation_steps)
+    steps_in_epoch = experiment.steps_in_epoch(parts, args)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_in_epoch)
     optimizer = make_optimizer(parts.model, args)
-    scheduler = make_scheduler(optimizer, args, steps)
+    scheduler = (
+        make_scheduler(optimizer, args, steps)
+        if model_args.lr_drops is None
+        else with_drops(optimizer, model_args.lr_drops, steps_in_epoch, args.get_warmup_steps(steps))
+    )
     accelerator.register_for_checkpointing(scheduler)
     model, optimizer = accelerator.prepare(parts.model, optimizer)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers.trainer_callback import TrainerCallback
 
 from recipes.trainer import CheckpointTrainer
 from recipes.vit.averaging import Averaging
-from recipes.vit.experiment import Experiment
+from recipes.vit.experiment import Experiment, steps_in_epoch
 from recipes.vit.images import Order, collate
 from recipes.vit.objective import Objective
+from recipes.vit.schedule import with_drops
 from recipes.vit.scores import means, per_image
 from recipes.waiting import Waiting
 
@@ -26,10 +28,18 @@ class ImageTrainer(CheckpointTrainer):
         objective: from a batch to its loss.
         averaging: of the weights.
         repeats: of each image in a batch.
+        lr_drops: epochs from which on the learning rate is a tenth; None for the schedule of the arguments.
     """
 
     def __init__(
-        self, experiment: Experiment, objective: Objective, averaging: Averaging, *, repeats: int, **kwargs: Any
+        self,
+        experiment: Experiment,
+        objective: Objective,
+        averaging: Averaging,
+        *,
+        repeats: int,
+        lr_drops: Sequence[float] | None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             model=experiment.model,
@@ -44,12 +54,24 @@ class ImageTrainer(CheckpointTrainer):
         # The loss is the mean of its batch. Trainer 5 takes any model that accepts further keywords for one that
         # divides by the number of items itself, and would add up accumulated gradients without dividing them.
         self.model_accepts_loss_kwargs = False
-        self.objective, self.averaging, self.repeats = objective, averaging, repeats
+        self.experiment, self.objective, self.averaging = experiment, objective, averaging
+        self.repeats, self.lr_drops = repeats, lr_drops
         self.waiting = Waiting()
         self.add_callback(_AfterStep(averaging))
 
     def _get_train_sampler(self, *_: Any) -> Order:
         return Order(self.train_dataset, self.train_dataset.seed, self.repeats)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+        if self.lr_drops is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = with_drops(
+            optimizer or self.optimizer,
+            self.lr_drops,
+            steps_in_epoch(self.experiment, self.args),
+            self.args.get_warmup_steps(num_training_steps),
+        )
+        return self.lr_scheduler
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         with self.waiting.measured():
