@@ -71,13 +71,22 @@ def make_accelerator(args: TrainingArguments, *, understood: Sequence[str] = ())
         raise RecipeError(f"--report_to {names}: Accelerate has trackers for {', '.join(sorted(known))}; or say none")
     if "best" in (args.save_strategy, getattr(args.save_strategy, "value", None)):
         raise RecipeError("--save_strategy best is Trainer's: say steps, epoch or no")
-    return Accelerator(
+    accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.data_seed),
         log_with=list(args.report_to) or None,
         project_dir=args.output_dir,
     )
+    launched_with = accelerator.gradient_accumulation_steps  # the launcher has the last word
+    if launched_with != args.gradient_accumulation_steps:
+        raise RecipeError(
+            f"--gradient_accumulation_steps {args.gradient_accumulation_steps}: the launcher's configuration says "
+            f"{launched_with}: give both the same"
+        )
+    if accelerator.deepspeed_plugin is not None:  # it asks for that before it has seen a loader
+        accelerator.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = args.train_batch_size
+    return accelerator
 
 
 def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:

@@ -15,7 +15,7 @@ LOSSES = ("ce", "bce")
 
 @dataclass(frozen=True)
 class Objective:
-    """From a batch of `Images` to its loss: augmented in training, as it is in evaluations.
+    """From a batch of `Images` to its loss: augmented if it has random numbers for that, as training batches have.
 
     Args:
         augment: of training batches.
@@ -31,7 +31,7 @@ class Objective:
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss, a scalar, and the logits, (N, classes)."""
         images, labels = batch["pixel_values"], batch["labels"]
-        if not model.training:
+        if "noise" not in batch:
             logits = model(pixel_values=self.augment.plain(images)).logits
             return F.cross_entropy(logits.float(), labels), logits
         pixel_values, targets = self.augment(images, labels, batch["noise"], self.classes)

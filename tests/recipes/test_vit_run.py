@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
@@ -20,11 +19,9 @@ pytest.importorskip("kornia")
 
 from hf_winopt.public import ROOT
 from recipes.common import RecipeError
-from recipes.vit import experiment, run_vit, run_vit_no_trainer, sources
-from recipes.vit.arguments import parse
+from recipes.vit import run_vit, run_vit_no_trainer, sources
 
 SCRIPTS = {"trainer": run_vit, "no_trainer": run_vit_no_trainer}
-CONFIGS = ROOT / "recipes" / "vit" / "configs"
 QUIET = "--report_to none --disable_tqdm true --dataloader_pin_memory false --save_strategy no --logging_steps 1"
 SMALL = (
     '--config_overrides {"hidden_size":16,"num_hidden_layers":2,"num_attention_heads":2,"intermediate_size":16} '
@@ -118,6 +115,14 @@ def test_both_loops_agree_over_20_steps(extra, tmp_path):
     assert first["metrics"]["test"] == pytest.approx(second["metrics"]["test"], rel=1e-6)
     rates = [[entry["learning_rate"] for entry in results["history"]["train"]] for results in (first, second)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+def test_a_rate_that_drops(tmp_path):
+    """90 images in batches of 16: epochs of 6 steps."""
+    extra = "--lr_drops 1 1.5 --lr_scheduler_type constant --max_steps 12 --warmup_steps 2"
+    for script in SCRIPTS:
+        rates = [entry["learning_rate"] for entry in run(script, tmp_path / script, extra)["history"]["train"]]
+        assert rates == pytest.approx([0.0, 5e-3, *[1e-2] * 4, *[1e-3] * 3, *[1e-4] * 3], abs=1e-9)
 
 
 @BOTH
@@ -232,28 +237,6 @@ def test_a_trained_model_is_given_a_new_head(finished, tmp_path):
     assert set(results["metrics"]) == {"validation"} and results["model"]["source"] == "local"
 
 
-# ------------------------------------------------------------------------------------------------ the settings
-
-
-def settings() -> list[str]:
-    return sorted(path.name for path in CONFIGS.glob("*.yaml"))
-
-
-@pytest.mark.parametrize("name", settings())
-def test_every_settings_file_is_understood(name):
-    arguments = [CONFIGS / name, "--fp16", "false", "--bf16", "false"]
-    model_args, image_args, _, training_args = parse(run_vit.SCRIPT, [str(word) for word in arguments])
-    assert model_args.model_type or model_args.model_name_or_path or image_args.dataset_name == "embedded"
-    assert training_args.output_dir.startswith("runs/")
-
-
-def test_the_digits_are_learned(tmp_path):
-    """The settings of the README's first command, fewer steps."""
-    extra = f"--optim adamw_win --max_steps 300 --eval_steps 300 --disable_tqdm true --output_dir {tmp_path}"
-    results = run_vit.main([str(CONFIGS / "digits.yaml"), *extra.split()])
-    assert results["metrics"]["test"]["accuracy"] > 0.7
-
-
 # --------------------------------------------------------------------------------------------- what is refused
 
 
@@ -308,10 +291,3 @@ def test_errors_have_no_traceback(tmp_path):
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("run_vit_no_trainer.py: --image_size 7")
-
-
-def test_settings_in_yaml_are_the_arguments(tmp_path):
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump({"crop_scale": [0.2, 0.9], "config_overrides": {"depths": [1]}}))
-    model_args, _, augment_args, _ = parse(run_vit.SCRIPT, [str(tmp_path / "my.yaml")])
-    assert augment_args.crop_scale == [0.2, 0.9] and json.loads(model_args.config_overrides) == {"depths": [1]}
-    assert experiment.PREFIXES["test"] == "eval_test_"
