@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
@@ -32,6 +33,7 @@ AUGMENTED = (
     "--crop_scale 0.3 1 --hflip --color_jitter 0.4 --rand_augment 7 --random_erasing 0.25 --mixup 0.8 --cutmix 1 "
     "--label_smoothing_factor 0.1 --loss bce --drop_path 0.3 --ema_decay 0.7 --repeats 2"
 )
+TRAINER_4 = transformers.__version__.startswith("4.")  # it logs losses to four digits
 BOTH = pytest.mark.parametrize("script", SCRIPTS)
 
 
@@ -111,8 +113,10 @@ def test_both_loops_agree_over_20_steps(extra, tmp_path):
     """90 images in batches of 16: with 4 accumulated, an epoch's last step has fewer."""
     first, second = (run(script, tmp_path / script, f"--max_steps 20 {extra}") for script in SCRIPTS)
     assert len(losses(first)) == 20
-    assert losses(first) == pytest.approx(losses(second), rel=1e-6)
+    assert losses(first) == pytest.approx(losses(second), rel=1e-6, abs=5.1e-5 if TRAINER_4 else None)
     assert first["metrics"]["test"] == pytest.approx(second["metrics"]["test"], rel=1e-6)
+    one, other = (load_file(tmp_path / script / "model.safetensors") for script in SCRIPTS)
+    assert all(torch.allclose(one[name], other[name], rtol=1e-5, atol=1e-6) for name in one)
     rates = [[entry["learning_rate"] for entry in results["history"]["train"]] for results in (first, second)]
     assert rates[0] == pytest.approx(rates[1])
 
