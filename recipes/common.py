@@ -24,6 +24,10 @@ from recipes.report import RESULTS_FILE, optimizer_name
 class RecipeError(ValueError):
     """Something the user can put right; shown without a traceback."""
 
+    def __str__(self) -> str:
+        """Also without the one that a loading process sends along in its message."""
+        return super().__str__().rpartition("RecipeError: ")[2].strip()
+
 
 # ------------------------------------------------------------------------------------------------ arguments
 

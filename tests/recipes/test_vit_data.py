@@ -155,6 +155,14 @@ def test_an_unreadable_image_is_named_by_its_row(data, size):
         Images(source, "train", size).__getitems__([1, 2])
 
 
+def test_a_loading_process_says_no_more_about_it():
+    images = Images(source_of([picture(0), b"no picture"]), "train", 8)
+    with pytest.raises(RecipeError) as caught:
+        list(DataLoader(images, 2, collate_fn=collate, num_workers=1))
+    assert str(caught.value).startswith("pictures, train: the image of row 1 cannot be read: cannot identify")
+    assert "Traceback" not in str(caught.value)
+
+
 def test_small_images_are_kept_and_others_read():
     source = source_of([picture(n) for n in range(5)])
     assert Images(source, "train", 12).kept is not None
