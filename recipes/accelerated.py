@@ -19,7 +19,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
-from recipes.common import RecipeError, check_saved_by, one_gpu_a_process, refuse
+from recipes.common import RecipeError, check_saved_by, check_unfinished, one_gpu_a_process, refuse
 
 # What Trainer does itself and this loop does not.
 _TRAINERS_OWN = (
@@ -121,6 +121,32 @@ def make_scheduler(optimizer: Optimizer, args: TrainingArguments, steps: int) ->
         num_training_steps=steps,
         scheduler_specific_kwargs=args.lr_scheduler_kwargs,
     )
+
+
+def loader_options(args: TrainingArguments) -> dict[str, Any]:
+    """What the arguments say of a `DataLoader`, beside its batches."""
+    return {
+        "drop_last": args.dataloader_drop_last,
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory,
+        "persistent_workers": args.dataloader_persistent_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+    }
+
+
+def begin_state(args: TrainingArguments, steps: int, checkpoint: str | None) -> TrainerState:
+    """Trainer's state of a run, of one that begins or of the checkpoint's.
+
+    Raises:
+        RecipeError: the checkpoint has done all the steps.
+    """
+    state = TrainerState()
+    if checkpoint is not None:
+        check_unfinished(checkpoint, steps)
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+    state.max_steps = steps
+    state.compute_steps(args, steps)
+    return state
 
 
 def go_on(accelerator: Accelerator, checkpoint: str, loader: DataLoader, read: int) -> Iterator[Any]:

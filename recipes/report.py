@@ -9,6 +9,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerState
 
 from hf_winopt.drawing import colour, picture
 from hf_winopt.files import plain, write_atomically, write_json
+from hf_winopt.integrations.timing import StepTimer
+from hf_winopt.public import public_command
 
 Results = dict[str, Any]
 
@@ -45,6 +49,61 @@ def summary(results: Results) -> str:
 
 
 # ---------------------------------------------------------------------------------------- parts of the results
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training that has ended, as every recipe reports it.
+
+    Args:
+        script, argv: the command.
+        arguments: Trainer's.
+        optimizer: as it is after the training.
+        state: Trainer's, or one kept by hand, after the training.
+        timer: of its steps.
+        scores: of the last evaluations, as they are logged.
+        compared: what a comparison says of the optimizer.
+        wall_seconds: of training and evaluating.
+    """
+
+    script: str
+    argv: Sequence[str]
+    arguments: TrainingArguments
+    optimizer: Any
+    state: TrainerState
+    timer: StepTimer
+    scores: Mapping[str, float]
+    compared: str | None
+    wall_seconds: float
+
+    def results(
+        self, prefixes: Mapping[str, str], metrics: Sequence[str], training: Mapping[str, Any], **more: Any
+    ) -> Results:
+        """What `write_report` takes.
+
+        Args:
+            prefixes: what stands before a metric of each data split in the log.
+            metrics: beside the loss; the first stands for the task in curves and tables.
+            training: what else the result depends on.
+            more: `task`, `pipeline`, `dataset`, `model`, and what only some recipes have.
+        """
+        return {
+            **more,
+            "optimizer": describe_optimizer(self.optimizer, self.arguments),
+            "training": describe_training(self.arguments, self.state.max_steps) | dict(training),
+            "headline": metrics[0],
+            "metrics": {
+                split: {name: self.scores[prefix + name] for name in (*metrics, "loss")}
+                for split, prefix in prefixes.items()
+            },
+            "history": split_log(self.state.log_history, prefixes, metrics),
+            "wall_seconds": self.wall_seconds,
+            "seconds_per_step": self.timer.median,
+            "comparison": self.compared,
+            "resumed_at_step": self.state.global_step - len(self.timer.seconds),
+            **environment(),
+            "command": public_command(["python", self.script], self.argv),
+        }
 
 
 def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str, Any]:

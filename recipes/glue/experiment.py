@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from datasets import Dataset
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_callback import TrainerState
 
-from hf_winopt.integrations.timing import StepTimer
-from hf_winopt.public import public_command
 from recipes import report
 from recipes.common import RecipeError
 from recipes.glue.arguments import Arguments
@@ -79,54 +74,20 @@ def prepare(arguments: Arguments) -> Experiment:
     )
 
 
-def results(
-    arguments: Arguments,
-    experiment: Experiment,
-    program: Sequence[str],
-    argv: Sequence[str],
-    optimizer: Any,
-    state: TrainerState,
-    timer: StepTimer,
-    scores: Mapping[str, float],
-    compared: str | None,
-    wall_seconds: float,
-) -> report.Results:
-    """What `report.write_report` takes.
-
-    Args:
-        arguments, experiment: what was trained.
-        program, argv: the command.
-        optimizer: as it is after the training.
-        state: Trainer's, or one kept by hand, after the training.
-        timer: of its steps.
-        scores: loss and metrics of every validation set, under the names of `Experiment.prefixes`.
-        compared: what a comparison says of the optimizer.
-        wall_seconds: of training and evaluating.
-    """
-    model_args, data_args, training_args = arguments
-    task, prefixes = experiment.task, experiment.prefixes
+def results(arguments: Arguments, experiment: Experiment, finished: report.Finished) -> report.Results:
+    """What `report.write_report` takes."""
+    model_args, data_args, _ = arguments
+    task = experiment.task
     source = describe_source(task, data_args.dataset_name)
-    return {
-        "task": source["title"],
-        "pipeline": "text-classification",
-        "dataset": source,
-        "model": describe_model(model_args.model_name_or_path, data_args.dataset_name, experiment.model),
-        "optimizer": report.describe_optimizer(optimizer, training_args),
-        "training": report.describe_training(training_args, state.max_steps)
-        | {"train_examples": len(experiment.train), "max_length": data_args.max_length},
-        "headline": task.headline,
-        "metrics": {
-            split: {name: scores[prefix + name] for name in (*task.metrics, "loss")}
-            for split, prefix in prefixes.items()
-        },
-        "history": report.split_log(state.log_history, prefixes, task.metrics),
-        "wall_seconds": wall_seconds,
-        "seconds_per_step": timer.median,
-        "comparison": compared,
-        "resumed_at_step": state.global_step - len(timer.seconds),
-        **report.environment(),
-        "command": public_command(program, argv),
-    }
+    return finished.results(
+        experiment.prefixes,
+        task.metrics,
+        {"train_examples": len(experiment.train), "max_length": data_args.max_length},
+        task=source["title"],
+        pipeline="text-classification",
+        dataset=source,
+        model=describe_model(model_args.model_name_or_path, data_args.dataset_name, experiment.model),
+    )
 
 
 def _tokenized(

@@ -70,18 +70,10 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
     scores = trainer.evaluate()
 
     wall_seconds = time.perf_counter() - start
-    results = experiment.results(
-        arguments,
-        parts,
-        ["python", SCRIPT],
-        argv,
-        trainer.optimizer,
-        trainer.state,
-        timer,
-        scores,
-        run.compared,
-        wall_seconds,
+    finished = report.Finished(
+        SCRIPT, argv, training_args, trainer.optimizer, trainer.state, timer, scores, run.compared, wall_seconds
     )
+    results = experiment.results(arguments, parts, finished)
     if trainer.is_world_process_zero():
         report.write_report(run.folder, results)
         if title is None:

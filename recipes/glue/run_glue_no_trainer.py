@@ -22,22 +22,22 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.timing import StepTimer
 from recipes import report
 from recipes.accelerated import (
     Progress,
+    begin_state,
     go_on,
     is_due,
+    loader_options,
     loss_weight,
     make_accelerator,
     make_optimizer,
     make_scheduler,
     save_checkpoint,
 )
-from recipes.common import RecipeError, begin, check_unfinished, discard
+from recipes.common import RecipeError, begin, discard
 from recipes.glue import experiment
 from recipes.glue.arguments import parse
 from recipes.glue.scores import score
@@ -62,11 +62,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
                 batch_size=batch_size,
                 shuffle=shuffle,
                 collate_fn=parts.collator,
-                drop_last=args.dataloader_drop_last,
-                num_workers=args.dataloader_num_workers,
-                pin_memory=args.dataloader_pin_memory,
-                persistent_workers=args.dataloader_persistent_workers,
-                prefetch_factor=args.dataloader_prefetch_factor,
+                **loader_options(args),
             )
         )
 
@@ -95,12 +91,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
             accelerator.unwrap_model(model).save_pretrained(folder)
             parts.tokenizer.save_pretrained(folder)
 
-    state, timer = TrainerState(), StepTimer()
-    if run.checkpoint is not None:
-        check_unfinished(run.checkpoint, steps)
-        state = TrainerState.load_from_json(str(Path(run.checkpoint, TRAINER_STATE_NAME)))
-    state.max_steps = steps
-    state.compute_steps(args, steps)
+    state, timer = begin_state(args, steps, run.checkpoint), StepTimer()
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         discard(run.old_files)
@@ -155,9 +146,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
 
     scores = evaluate()
     wall_seconds = time.perf_counter() - start
-    results = experiment.results(
-        arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, scores, run.compared, wall_seconds
-    )
+    finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
+    results = experiment.results(arguments, parts, finished)
     save_model(run.folder)
     if accelerator.is_main_process:
         report.write_report(run.folder, results)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer_callback import TrainerState
 
-from hf_winopt.integrations.timing import StepTimer
-from hf_winopt.public import public_command, public_name
+from hf_winopt.public import public_name
 from recipes import report
 from recipes.common import RecipeError, check_unfinished
 from recipes.transformer_xl import streams, text, vocabulary
@@ -98,58 +96,25 @@ def eval_config(text_args: TextArguments) -> dict[str, Any]:
     }
 
 
-def results(
-    arguments: Arguments,
-    experiment: Experiment,
-    program: Sequence[str],
-    argv: Sequence[str],
-    optimizer: Any,
-    state: TrainerState,
-    timer: StepTimer,
-    scores: Mapping[str, float],
-    compared: str | None,
-    wall_seconds: float,
-) -> report.Results:
-    """What `report.write_report` takes.
-
-    Args:
-        arguments, experiment: what was trained.
-        program, argv: the command.
-        optimizer: as it is after the training.
-        state: Trainer's, or one kept by hand, after the training.
-        timer: of its steps.
-        scores: loss and perplexity of both splits, under the names of `PREFIXES`.
-        compared: what a comparison says of the optimizer.
-        wall_seconds: of training and evaluating.
-    """
-    model_args, text_args, training_args = arguments
+def results(arguments: Arguments, experiment: Experiment, finished: report.Finished) -> report.Results:
+    """What `report.write_report` takes."""
+    model_args, text_args, _ = arguments
     source = text.describe(text_args.dataset_name, text_args.dataset_config_name)
     origin = {"name": "Transformer-XL", "source": "scratch"}
     if (name := model_args.model_name_or_path) is not None:
         origin = {"name": public_name(name), "source": "local" if Path(name).exists() else "hub"}
-    model, words_a_step = experiment.model, experiment.train.rows * text_args.tgt_len
-    return {
-        "task": source["title"],
-        "pipeline": "text-generation",
-        "dataset": source,
-        "model": origin | {"class": type(model).__name__, "parameters": model.num_parameters()},
-        "optimizer": report.describe_optimizer(optimizer, training_args),
-        "training": report.describe_training(training_args, state.max_steps) | _describe_text(text_args, experiment),
-        "headline": "perplexity",
-        "metrics": {
-            split: {metric: scores[f"{prefix}{metric}"] for metric in ("perplexity", "loss")}
-            for split, prefix in PREFIXES.items()
-        },
-        "history": report.split_log(state.log_history, PREFIXES, ("perplexity",)),
-        "wall_seconds": wall_seconds,
-        "seconds_per_step": timer.median,
-        "words_per_second": words_a_step / timer.median if timer.median else None,
-        "comparison": compared,
-        "resumed_at_step": state.global_step - len(timer.seconds),
-        "usage": USAGE,
-        **report.environment(),
-        "command": public_command(program, argv),
-    }
+    model, seconds = experiment.model, finished.timer.median
+    return finished.results(
+        PREFIXES,
+        ("perplexity",),
+        _describe_text(text_args, experiment),
+        task=source["title"],
+        pipeline="text-generation",
+        dataset=source,
+        model=origin | {"class": type(model).__name__, "parameters": model.num_parameters()},
+        words_per_second=experiment.train.rows * text_args.tgt_len / seconds if seconds else None,
+        usage=USAGE,
+    )
 
 
 def _describe_text(text_args: TextArguments, experiment: Experiment) -> dict[str, Any]:

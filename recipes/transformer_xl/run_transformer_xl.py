@@ -59,18 +59,10 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     scores = {**trainer.evaluate(), **trainer.evaluate(parts.test, metric_key_prefix="eval_test")}
 
     wall_seconds = time.perf_counter() - start
-    results = experiment.results(
-        arguments,
-        parts,
-        ["python", SCRIPT],
-        argv,
-        trainer.optimizer,
-        trainer.state,
-        timer,
-        scores,
-        run.compared,
-        wall_seconds,
+    finished = report.Finished(
+        SCRIPT, argv, training_args, trainer.optimizer, trainer.state, timer, scores, run.compared, wall_seconds
     )
+    results = experiment.results(arguments, parts, finished)
     if trainer.is_world_process_zero():
         report.write_report(run.folder, results)
         print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")

@@ -20,13 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.timing import StepTimer
 from recipes import report
 from recipes.accelerated import (
     Progress,
+    begin_state,
     go_on,
     is_due,
     make_accelerator,
@@ -92,17 +91,14 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         if accelerator.is_main_process:
             save_model(folder)
 
-    memory, state, timer = Memory(parts.train), TrainerState(max_steps=steps), StepTimer()
+    memory, state, timer = Memory(parts.train), begin_state(args, steps, run.checkpoint), StepTimer()
     if run.checkpoint is not None:
-        state = TrainerState.load_from_json(str(Path(run.checkpoint, TRAINER_STATE_NAME)))
-        state.max_steps = steps
         read = state.global_step % steps_in_epoch * args.gradient_accumulation_steps
         batches = go_on(accelerator, run.checkpoint, train, read)
         memory.load(Path(run.checkpoint))
     else:
         set_seed(args.seed)  # as Trainer does, so that both drop out the same
         batches = iter(train)
-    state.compute_steps(args, steps)
     progress = Progress(state, accelerator, steps_in_epoch)
     start = time.perf_counter()
     bar = tqdm(total=steps, initial=state.global_step, disable=args.disable_tqdm or not accelerator.is_main_process)
@@ -145,9 +141,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         **evaluate(parts.test, test, experiment.PREFIXES["test"]),
     }
     wall_seconds = time.perf_counter() - start
-    results = experiment.results(
-        arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, scores, run.compared, wall_seconds
-    )
+    finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
+    results = experiment.results(arguments, parts, finished)
     if accelerator.is_main_process:
         save_model(run.folder)
         report.write_report(run.folder, results)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
-from transformers.trainer_callback import TrainerState
 
-from hf_winopt.integrations.timing import StepTimer
-from hf_winopt.public import public_command
 from recipes import report
 from recipes.vit import classifier, sources
-from recipes.vit.arguments import Arguments, AugmentArguments, ImageArguments
+from recipes.vit.arguments import Arguments, AugmentArguments
 from recipes.vit.augment import Augment
 from recipes.vit.images import Images
 from recipes.vit.objective import Objective
@@ -111,58 +107,22 @@ def steps_in_epoch(experiment: Experiment, args: TrainingArguments) -> int:
 
 
 def results(
-    arguments: Arguments,
-    experiment: Experiment,
-    program: Sequence[str],
-    argv: Sequence[str],
-    optimizer: Any,
-    state: TrainerState,
-    timer: StepTimer,
-    waiting: Waiting,
-    scores: Mapping[str, float],
-    compared: str | None,
-    wall_seconds: float,
+    arguments: Arguments, experiment: Experiment, finished: report.Finished, waiting: Waiting
 ) -> report.Results:
-    """What `report.write_report` takes.
-
-    Args:
-        arguments, experiment: what was trained.
-        program, argv: the command.
-        optimizer: as it is after the training.
-        state: Trainer's, or one kept by hand, after the training.
-        timer: of its steps.
-        waiting: for its data.
-        scores: accuracy and loss of the evaluated splits, under the names of `PREFIXES`.
-        compared: what a comparison says of the optimizer.
-        wall_seconds: of training and evaluating.
-    """
-    model_args, image_args, augment_args, training_args = arguments
+    """What `report.write_report` takes; `waiting` is that for data."""
+    model_args, image_args, _, _ = arguments
     source = sources.describe(image_args.dataset_name, image_args.dataset_config_name, image_args.data_dir)
-    prefixes = {split: PREFIXES[split] for split in experiment.evaluated}
-    return {
-        "task": source["title"],
-        "pipeline": "image-classification",
-        "dataset": source,
-        "model": classifier.describe(model_args, image_args.dataset_name, experiment.model),
-        "optimizer": report.describe_optimizer(optimizer, training_args),
-        "training": report.describe_training(training_args, state.max_steps)
-        | _describe(image_args, augment_args, training_args, experiment)
-        | {name: getattr(model_args, name) for name in ("drop_path", "ema_decay", "lr_drops")},
-        "headline": "accuracy",
-        "metrics": {
-            split: {metric: scores[f"{prefix}{metric}"] for metric in ("accuracy", "loss")}
-            for split, prefix in prefixes.items()
-        },
-        "history": report.split_log(state.log_history, prefixes, ("accuracy",)),
-        "wall_seconds": wall_seconds,
-        "seconds_per_step": timer.median,
-        "waiting_for_data": waiting.share(timer),
-        "comparison": compared,
-        "resumed_at_step": state.global_step - len(timer.seconds),
-        "usage": USAGE,
-        **report.environment(),
-        "command": public_command(program, argv),
-    }
+    return finished.results(
+        {split: PREFIXES[split] for split in experiment.evaluated},
+        ("accuracy",),
+        _describe(arguments, experiment),
+        task=source["title"],
+        pipeline="image-classification",
+        dataset=source,
+        model=classifier.describe(model_args, image_args.dataset_name, experiment.model),
+        waiting_for_data=waiting.share(finished.timer),
+        usage=USAGE,
+    )
 
 
 def summary(results: report.Results) -> str:
@@ -171,16 +131,13 @@ def summary(results: report.Results) -> str:
     return f"{report.summary(results)}\n{share}"
 
 
-def _describe(
-    image_args: ImageArguments,
-    augment_args: AugmentArguments,
-    training_args: TrainingArguments,
-    experiment: Experiment,
-) -> dict[str, Any]:
+def _describe(arguments: Arguments, experiment: Experiment) -> dict[str, Any]:
+    model_args, image_args, augment_args, training_args = arguments
     return {
         "train_examples": len(experiment.train),
         "image_size": experiment.augment.size,
         "crop_pct": image_args.crop_pct,
         **vars(augment_args),
         "label_smoothing": training_args.label_smoothing_factor,
+        **{name: getattr(model_args, name) for name in ("drop_path", "ema_decay", "lr_drops")},
     }

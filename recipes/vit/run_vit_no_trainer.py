@@ -21,22 +21,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.timing import StepTimer
 from recipes import report
 from recipes.accelerated import (
     Progress,
+    begin_state,
     go_on,
     is_due,
+    loader_options,
     loss_weight,
     make_accelerator,
     make_optimizer,
     make_scheduler,
     save_checkpoint,
 )
-from recipes.common import RecipeError, begin, check_unfinished, discard
+from recipes.common import RecipeError, begin, discard
 from recipes.vit import experiment
 from recipes.vit.arguments import parse
 from recipes.vit.averaging import Averaging
@@ -67,11 +67,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
                 batch_size=batch_size,
                 sampler=order,
                 collate_fn=collate,
-                drop_last=args.dataloader_drop_last,
-                num_workers=args.dataloader_num_workers,
-                pin_memory=args.dataloader_pin_memory,
-                persistent_workers=args.dataloader_persistent_workers,
-                prefetch_factor=args.dataloader_prefetch_factor,
+                **loader_options(args),
             )
         )
 
@@ -107,12 +103,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         if accelerator.is_main_process:
             averaging.save(folder)
 
-    state, timer, waiting = TrainerState(), StepTimer(), Waiting()
-    if run.checkpoint is not None:
-        check_unfinished(run.checkpoint, steps)
-        state = TrainerState.load_from_json(str(Path(run.checkpoint, TRAINER_STATE_NAME)))
-    state.max_steps = steps
-    state.compute_steps(args, steps)
+    state = begin_state(args, steps, run.checkpoint)
+    timer, waiting = StepTimer(), Waiting()
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         discard(run.old_files)
@@ -172,9 +164,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     for split in evaluated:
         scores |= evaluate(split)
     wall_seconds = time.perf_counter() - start
-    results = experiment.results(
-        arguments, parts, ["python", SCRIPT], argv, optimizer, state, timer, waiting, scores, run.compared, wall_seconds
-    )
+    finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
+    results = experiment.results(arguments, parts, finished, waiting)
     with averaging.applied():
         save_model(run.folder)
     if accelerator.is_main_process:
