@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recipes.vit import geometry
 from recipes.vit.mixing import mix
-from recipes.vit.noise import column
+from recipes.vit.noise import Noise, column
 from recipes.vit.rand_augment import RandAugment
 
 ERASED_AREA = (0.02, 1 / 3)
@@ -58,7 +58,7 @@ class Augment:
     cutmix: float = 0.0
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, labels: Tensor, noise: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, noise: Noise, classes: int) -> tuple[Tensor, Tensor]:
         """A training batch.
 
         Args:
@@ -77,7 +77,7 @@ class Augment:
         """The images of an evaluation, uint8 (N, 3, size, size), as floats."""
         return self.normalize(images.float() / 255)
 
-    def _augmented(self, images: Tensor, labels: Tensor, noise: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, images: Tensor, labels: Tensor, noise: Noise, classes: int) -> tuple[Tensor, Tensor]:
         x = images.float() / 255
         if self.scale is not None:
             x = geometry.cut(x, geometry.crop_boxes(noise, *x.shape[-2:], self.scale), self.size)
@@ -92,16 +92,16 @@ class Augment:
             x = self._erased(x, noise)
         return mix(x, F.one_hot(labels, classes).to(x), noise, self.mixup, self.cutmix)
 
-    def _jittered(self, x: Tensor, noise: Tensor) -> Tensor:
+    def _jittered(self, x: Tensor, noise: Noise) -> Tensor:
         for name, change in (
             ("brightness", enhance.adjust_brightness_accumulative),
             ("contrast", enhance.adjust_contrast_with_mean_subtraction),
             ("saturation", enhance.adjust_saturation_with_gray_subtraction),
         ):
-            x = change(x, 1 + self.jitter * (2 * column(noise, name) - 1))
+            x = change(x, 1 + self.jitter * (2 * column(noise, name).to(x) - 1))
         return x
 
-    def _erased(self, x: Tensor, noise: Tensor) -> Tensor:
+    def _erased(self, x: Tensor, noise: Noise) -> Tensor:
         """A rectangle of the mean colour, somewhere inside (Zhong et al. 2020)."""
         height, width = x.shape[-2:]
         area = height * width * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * column(noise, "erased_area"))
@@ -109,11 +109,9 @@ class Augment:
         ratio = torch.exp(low + (high - low) * column(noise, "erased_ratio"))
         h, w = (area * ratio).sqrt().clamp(max=height), (area / ratio).sqrt().clamp(max=width)
         top, left = column(noise, "erased_y") * (height - h), column(noise, "erased_x") * (width - w)
+        h[column(noise, "erased") >= self.erasing] = 0
+        edges = torch.stack((top, top + h, left, left + w), dim=1).to(x).unsqueeze(2)
         rows, columns = torch.arange(height, device=x.device) + 0.5, torch.arange(width, device=x.device) + 0.5
-        inside = _between(rows, top, top + h).unsqueeze(2) & _between(columns, left, left + w).unsqueeze(1)
-        chosen = (column(noise, "erased") < self.erasing).view(-1, 1, 1)
-        return x.masked_fill((inside & chosen).unsqueeze(1), 0.0)
-
-
-def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return (values >= low.unsqueeze(1)) & (values < high.unsqueeze(1))
+        inside_rows = (rows >= edges[:, 0]) & (rows < edges[:, 1])
+        inside_columns = (columns >= edges[:, 2]) & (columns < edges[:, 3])
+        return x.masked_fill((inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1)).unsqueeze(1), 0.0)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.vit.noise import column
+from recipes.vit.noise import Noise, column
 
 RATIO = (3 / 4, 4 / 3)
 
 
-def crop_boxes(noise: Tensor, height: int, width: int, scale: tuple[float, float]) -> Tensor:
+def crop_boxes(noise: Noise, height: int, width: int, scale: tuple[float, float]) -> Tensor:
     """A random part of each image, of random area and shape: (N, 4), as left, top, right, bottom in pixels.
 
     Args:
@@ -49,6 +49,7 @@ def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     return cropped.clamp_(0, 1)
 
 
-def flip(images: Tensor, noise: Tensor) -> Tensor:
+def flip(images: Tensor, noise: Noise) -> Tensor:
     """Half of the images, mirrored from left to right."""
-    return torch.where((column(noise, "flip") < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+    flipped = (column(noise, "flip") < 0.5).to(images.device)
+    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(-1), images)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from recipes.vit import geometry, noise
 from recipes.vit.sources import Source
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 class Images(Dataset[Batch]):
@@ -76,11 +76,12 @@ class Images(Dataset[Batch]):
         if self.kept is not None:
             batch["pixel_values"] = self.kept[rows]
         else:
-            draws = batch.get("noise", torch.empty(len(rows), 0)).split(1)
-            batch["pixel_values"] = torch.stack([self._sized(row, of) for row, of in zip(rows.tolist(), draws)])
+            draws = batch.get("noise", np.empty((len(rows), 0), dtype=np.float32))
+            sized = [self._sized(row, draws[i : i + 1]) for i, row in enumerate(rows.tolist())]
+            batch["pixel_values"] = torch.stack(sized)
         return batch
 
-    def _sized(self, row: int, draws: Tensor) -> Tensor:
+    def _sized(self, row: int, draws: noise.Noise) -> Tensor:
         image = self.source.open(self.split, row)
         if self.scale is not None:
             box = tuple(geometry.crop_boxes(draws, image.height, image.width, self.scale)[0].tolist())

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from recipes.vit.noise import column
+from recipes.vit.noise import Noise, column
 
 
 def mix(
-    images: Tensor, targets: Tensor, noise: Tensor, mixup: float, cutmix: float, switch: float = 0.5
+    images: Tensor, targets: Tensor, noise: Noise, mixup: float, cutmix: float, switch: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """Mix each image with the one opposite to it in the batch.
 
@@ -26,7 +26,7 @@ def mix(
     """
     if mixup <= 0 and cutmix <= 0:
         return images, targets
-    random = np.random.default_rng(int(column(noise, "mix")[0].item() * 2**24))
+    random = np.random.default_rng(int(float(column(noise, "mix")[0]) * 2**24))
     cutting = cutmix > 0 and (mixup <= 0 or random.random() < switch)
     alpha = cutmix if cutting else mixup
     share = random.beta(alpha, alpha)

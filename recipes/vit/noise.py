@@ -2,6 +2,9 @@
 
 They come with the image. So a training sees the same images however they are shared out to devices, accumulated parts
 and loading processes, and when it goes on from a checkpoint.
+
+They are numpy's, which Accelerate leaves where they are: what is done to which image is decided on the CPU, and no GPU
+is waited for.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,15 +28,18 @@ COLUMNS = (
 _NUMBER = {name: column for column, name in enumerate(COLUMNS)}
 
 
-def draw(seed: int, epoch: int, numbers: Iterable[int]) -> Tensor:
-    """Uniform in [0, 1): float32, a row for each image, a column for each of `COLUMNS`."""
+Noise = npt.NDArray[np.float32]
+
+
+def draw(seed: int, epoch: int, numbers: Iterable[int]) -> Noise:
+    """Uniform in [0, 1): a row for each image, a column for each of `COLUMNS`."""
     rows = [
         np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, number])).random(len(COLUMNS))
         for number in numbers
     ]
-    return torch.from_numpy(np.stack(rows)).float().clamp_(max=1 - 2**-24)
+    return np.minimum(np.stack(rows).astype(np.float32), np.float32(1 - 2**-24))
 
 
-def column(noise: Tensor, name: str) -> Tensor:
-    """One of `COLUMNS`, for all images."""
-    return noise[:, _NUMBER[name]]
+def column(noise: Noise, name: str) -> Tensor:
+    """One of `COLUMNS`, for all images: float32 (N,), on the CPU."""
+    return torch.from_numpy(noise[:, _NUMBER[name]])

@@ -14,7 +14,7 @@ from kornia import enhance
 from kornia.geometry import transform
 from torch import Tensor
 
-from recipes.vit.noise import column
+from recipes.vit.noise import Noise, column
 
 _Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of images in [0, 1], levels in [0, 1] and signs, +1 or -1."""
@@ -36,9 +36,8 @@ class RandAugment:
     layers: int = 2
     probability: float = 0.5
 
-    def __call__(self, images: Tensor, noise: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         """Of images in [0, 1], (N, 3, H, W), and their `noise.draw`, on any device; changes none in place."""
-        noise = noise.cpu()  # what is done to which image is decided here, so that no device is waited for
         for layer in range(1, self.layers + 1):
             chosen = (column(noise, f"operation_{layer}") * len(OPERATIONS)).long()
             chosen[column(noise, f"used_{layer}") >= self.probability] = -1

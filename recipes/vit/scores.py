@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ def means(prediction: EvalPrediction) -> dict[str, float]:
 
 @torch.no_grad()
 def score(
-    objective: Objective, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], accelerator: Accelerator
+    objective: Objective, model: nn.Module, batches: Iterable[Mapping[str, Any]], accelerator: Accelerator
 ) -> dict[str, float]:
     """Over all that the processes read.
 

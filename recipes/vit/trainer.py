@@ -78,7 +78,7 @@ class ImageTrainer(CheckpointTrainer):
             return super().get_batch_samples(*args, **kwargs)
 
     def compute_loss(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False, **_: Any
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         loss, logits = self.objective(model, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
