@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
+from hf_winopt.integrations.callbacks import stop_agr
 from recipes.common import RecipeError, check_saved_by, check_unfinished, one_gpu_a_process, refuse
 
 # What Trainer does itself and this loop does not.
@@ -84,13 +85,16 @@ def make_accelerator(args: TrainingArguments, *, understood: Sequence[str] = ())
             f"--gradient_accumulation_steps {args.gradient_accumulation_steps}: the launcher's configuration says "
             f"{launched_with}: give both the same"
         )
-    if accelerator.deepspeed_plugin is not None:  # it asks for that before it has seen a loader
-        accelerator.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = args.train_batch_size
+    if accelerator.deepspeed_plugin is not None:  # it clips by itself, and asks for the batch before there is a loader
+        accelerator.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": args.train_batch_size,
+            "gradient_clipping": args.max_grad_norm or 0.0,
+        }
     return accelerator
 
 
-def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
-    """The optimizer that `--optim` names; biases and the weights of norms are not decayed, as in Trainer."""
+def make_optimizer(model: nn.Module, args: TrainingArguments, steps: int) -> Optimizer:
+    """The optimizer that `--optim` names, for so many steps; biases and norms are not decayed, as in Trainer."""
     decayed = set(Trainer.get_decay_parameter_names(None, model))  # it asks nothing of a Trainer
     groups = [
         {"params": [p for name, p in model.named_parameters() if (name in decayed) == decay], "weight_decay": amount}
@@ -99,7 +103,9 @@ def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     for key in ("params", "model", "optimizer_dict"):  # what some take in place of our groups, as in Trainer
         groups = options.pop(key, groups)
-    return optimizer_class(groups, **options)
+    optimizer = optimizer_class(groups, **options)
+    stop_agr(args, optimizer, steps)
+    return optimizer
 
 
 def make_scheduler(optimizer: Optimizer, args: TrainingArguments, steps: int) -> LRScheduler:
@@ -191,6 +197,14 @@ def loss_weight(batch: int, batches: int, accumulated: int) -> float:
     return accumulated / min(accumulated, batches - batch // accumulated * accumulated)
 
 
+def save_model(accelerator: Accelerator, model: nn.Module, prepares: Any, folder: Path) -> None:
+    """Save a prepared model, and what prepares its inputs; for all processes to call, as each may have a shard."""
+    weights = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        accelerator.unwrap_model(model).save_pretrained(folder, state_dict=weights)
+        prepares.save_pretrained(folder)
+
+
 def save_checkpoint(
     accelerator: Accelerator, state: TrainerState, args: TrainingArguments, more: Callable[[Path], None]
 ) -> None:
@@ -229,19 +243,18 @@ class Progress:
 
     def __init__(self, state: TrainerState, accelerator: Accelerator, steps_in_epoch: int) -> None:
         self.state, self.accelerator, self.steps_in_epoch = state, accelerator, steps_in_epoch
-        self._losses: list[torch.Tensor] = []
+        self._sum: torch.Tensor | float = 0.0
         self._weights = 0.0
 
     def add(self, loss: torch.Tensor, weight: float = 1.0) -> None:
         """The loss of a batch."""
-        self._losses.append(weight * loss.detach())
+        self._sum = self._sum + weight * loss.detach()
         self._weights += weight
 
     def log_loss(self, **more: float) -> dict[str, float]:
         """An entry of the log: the mean loss of all processes' batches since the last, and what else is given."""
-        mean = self.accelerator.reduce(torch.stack(self._losses).sum() / self._weights, "mean").item()
-        self._losses.clear()
-        self._weights = 0.0
+        mean = self.accelerator.reduce(torch.as_tensor(self._sum / self._weights), "mean").item()
+        self._sum, self._weights = 0.0, 0.0
         return self.log(loss=mean, **more)
 
     def log(self, **values: float) -> dict[str, float]:

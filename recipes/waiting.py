@@ -13,10 +13,14 @@ Batch = TypeVar("Batch")
 
 
 class Waiting:
-    """Seconds until the loader had the next batch, in this process."""
+    """Seconds until the loader had the next batch, in this process.
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    Args:
+        steps: the timer of the steps, in which waiting is not counted.
+    """
+
+    def __init__(self, steps: StepTimer) -> None:
+        self.steps, self.seconds = steps, 0.0
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -25,7 +29,9 @@ class Waiting:
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - start
+            waited = time.perf_counter() - start
+            self.seconds += waited
+            self.steps.leave_out(waited)
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, their loading measured."""
@@ -38,6 +44,7 @@ class Waiting:
                 return
             yield batch
 
-    def share(self, steps: StepTimer) -> float:
+    @property
+    def share(self) -> float:
         """Of the time of steps and waiting together, from 0 to 1."""
-        return self.seconds / max(self.seconds + sum(steps.seconds), 1e-12)
+        return self.seconds / max(self.seconds + sum(self.steps.seconds), 1e-12)

@@ -20,10 +20,15 @@ class AGRStopCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        entry = names.lookup(args.optim)
-        ratio = None if entry is None else agr_stop_ratio(entry, args)
-        if ratio is None:
-            return
-        for group in kwargs["optimizer"].param_groups:
-            if group.get("agr"):
-                group["agr_steps"] = round(ratio * state.max_steps)
+        stop_agr(args, kwargs["optimizer"], state.max_steps)
+
+
+def stop_agr(args: TrainingArguments, optimizer: Any, steps: int) -> None:
+    """Turn `agr_stop_ratio`, if there is one, into the `agr_steps` of an optimizer that takes so many steps in all."""
+    entry = names.lookup(args.optim)
+    ratio = None if entry is None else agr_stop_ratio(entry, args)
+    if ratio is None:
+        return
+    for group in optimizer.param_groups:
+        if group.get("agr"):
+            group["agr_steps"] = round(ratio * steps)

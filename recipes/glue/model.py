@@ -47,7 +47,7 @@ def load_model(
             # A head of another task, which may have another size, is replaced.
             model = AutoModelForSequenceClassification.from_pretrained(
                 name, config=config, ignore_mismatched_sizes=True
-            )
+            ).float()  # steps would be lost in the rounding of weights that were stored in half precision
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise RecipeError(f"cannot load the model {name!r}: {reason}") from error

@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 # So that the script runs from a checkout, whatever the current folder.
@@ -36,11 +37,13 @@ from recipes.accelerated import (
     make_optimizer,
     make_scheduler,
     save_checkpoint,
+    save_model,
 )
 from recipes.common import RecipeError, begin, discard
 from recipes.glue import experiment
 from recipes.glue.arguments import parse
 from recipes.glue.scores import score
+from recipes.waiting import Waiting
 
 SCRIPT = "recipes/glue/run_glue_no_trainer.py"
 
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     validation = {split: loader(rows, args.eval_batch_size, shuffle=False) for split, rows in parts.validation.items()}
     steps_in_epoch = math.ceil(len(train) / args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_in_epoch)
-    optimizer = make_optimizer(parts.model, args)
+    optimizer = make_optimizer(parts.model, args, steps)
     scheduler = make_scheduler(optimizer, args, steps)
     accelerator.register_for_checkpointing(scheduler)
     model, optimizer = accelerator.prepare(parts.model, optimizer)
@@ -86,12 +89,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         optimizer.train()
         return scores
 
-    def save_model(folder: Path) -> None:
-        if accelerator.is_main_process:
-            accelerator.unwrap_model(model).save_pretrained(folder)
-            parts.tokenizer.save_pretrained(folder)
-
     state, timer = begin_state(args, steps, run.checkpoint), StepTimer()
+    waiting = Waiting(timer)
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         discard(run.old_files)
@@ -114,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         if epoch > first_epoch:
             train.set_epoch(epoch)
             batches, read = iter(train), 0
-        for index, batch in enumerate(batches, start=read):
+        for index, batch in enumerate(waiting.over(batches), start=read):
             weight = loss_weight(index, len(train), args.gradient_accumulation_steps)
             with accelerator.accumulate(model):
                 loss = model(**batch).loss
@@ -138,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
             if is_due(args.eval_strategy, state.eval_steps, *due):
                 bar.set_postfix(evaluate())
             if is_due(args.save_strategy, state.save_steps, *due):
-                save_checkpoint(accelerator, state, args, save_model)
+                save_checkpoint(accelerator, state, args, partial(save_model, accelerator, model, parts.tokenizer))
             if state.global_step == steps:
                 break
             timer.on_step_begin()
@@ -148,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     wall_seconds = time.perf_counter() - start
     finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
     results = experiment.results(arguments, parts, finished)
-    save_model(run.folder)
+    save_model(accelerator, model, parts.tokenizer, run.folder)
     if accelerator.is_main_process:
         report.write_report(run.folder, results)
         print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")

@@ -32,6 +32,7 @@ from recipes.accelerated import (
     make_optimizer,
     make_scheduler,
     save_checkpoint,
+    save_model,
 )
 from recipes.common import RecipeError, begin, discard
 from recipes.transformer_xl import experiment
@@ -39,6 +40,7 @@ from recipes.transformer_xl.arguments import parse
 from recipes.transformer_xl.memory import Memory
 from recipes.transformer_xl.perplexity import changed, mean_loss, perplexity
 from recipes.transformer_xl.streams import Streams, collate
+from recipes.waiting import Waiting
 
 SCRIPT = "recipes/transformer_xl/run_transformer_xl_no_trainer.py"
 
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
 
     steps_in_epoch = parts.train.segments
     steps = experiment.steps(args, parts.train)
-    optimizer = make_optimizer(parts.model, args)
+    optimizer = make_optimizer(parts.model, args, steps)
     scheduler = make_scheduler(optimizer, args, steps)
     accelerator.register_for_checkpointing(scheduler)
     model, optimizer, train, validation, test = accelerator.prepare(
@@ -82,16 +84,12 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         optimizer.train()
         return progress.log(**{f"{prefix}loss": loss, f"{prefix}perplexity": perplexity(loss)})
 
-    def save_model(folder: Path) -> None:
-        accelerator.unwrap_model(model).save_pretrained(folder)
-        parts.tokenizer.save_pretrained(folder)
-
     def save_more(folder: Path) -> None:
         memory.save(folder, accelerator.process_index, accelerator.num_processes)
-        if accelerator.is_main_process:
-            save_model(folder)
+        save_model(accelerator, model, parts.tokenizer, folder)
 
     memory, state, timer = Memory(parts.train), begin_state(args, steps, run.checkpoint), StepTimer()
+    waiting = Waiting(timer)
     if run.checkpoint is not None:
         read = state.global_step % steps_in_epoch * args.gradient_accumulation_steps
         batches = go_on(accelerator, run.checkpoint, train, read)
@@ -106,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     optimizer.train()
     timer.on_step_begin()
     while state.global_step < steps:
-        for batch in batches:
+        for batch in waiting.over(batches):
             with accelerator.accumulate(model):
                 loss = memory.read(model, batch).loss
                 accelerator.backward(loss)
@@ -143,8 +141,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     wall_seconds = time.perf_counter() - start
     finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
     results = experiment.results(arguments, parts, finished)
+    save_model(accelerator, model, parts.tokenizer, run.folder)
     if accelerator.is_main_process:
-        save_model(run.folder)
         report.write_report(run.folder, results)
         print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
     accelerator.end_training()

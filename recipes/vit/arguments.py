@@ -91,6 +91,13 @@ class AugmentArguments:
 
 Arguments = tuple[ModelArguments, ImageArguments, AugmentArguments, WinOptTrainingArguments]
 
+_OF_NO_USE = (
+    "auto_find_batch_size",
+    "batch_eval_metrics",
+    "group_by_length",
+    "neftune_noise_alpha",
+    "prediction_loss_only",
+)
 _SHARES = ("drop_path", "ema_decay", "train_val_split", "random_erasing", "color_jitter")  # from 0 to below 1
 
 
@@ -105,7 +112,13 @@ def parse(script: str, argv: Sequence[str]) -> Arguments:
         (ModelArguments, ImageArguments, AugmentArguments, WinOptTrainingArguments),
         argv,
         # Trainer would take the random numbers of a batch for a column that no model wants; a curve needs points.
-        {"output_dir": "runs/vit", "remove_unused_columns": False, "eval_strategy": "epoch", "logging_steps": 50},
+        {
+            "output_dir": "runs/vit",
+            "remove_unused_columns": False,
+            "label_names": ["labels"],  # Trainer would ask the model, and not every one says
+            "eval_strategy": "epoch",
+            "logging_steps": 50,
+        },
     )
     given = {**vars(model_args), **vars(image_args), **vars(augment_args)}
     for name in _SHARES:
@@ -134,7 +147,11 @@ def parse(script: str, argv: Sequence[str]) -> Arguments:
         raise RecipeError(f"--lr_drops {' '.join(map(str, model_args.lr_drops))}: must be epochs after the first")
     if model_args.lr_drops is not None and training_args.lr_scheduler_type != "constant":
         raise RecipeError("--lr_drops is a schedule of its own: with it, give --lr_scheduler_type constant")
-    refuse(training_args, ("neftune_noise_alpha", "auto_find_batch_size"))
+    refuse(training_args, _OF_NO_USE)
+    if training_args.remove_unused_columns or not training_args.eval_do_concat_batches:
+        raise RecipeError("--remove_unused_columns true, --eval_do_concat_batches false: not with batches like these")
+    if (order := getattr(training_args, "train_sampling_strategy", "random")) != "random":  # from Trainer 5 on
+        raise RecipeError(f"--train_sampling_strategy {order}: this script reads in random order")
     if (training_args.metric_for_best_model or "").endswith("accuracy"):
         training_args.greater_is_better = True
     return model_args, image_args, augment_args, training_args

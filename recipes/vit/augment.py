@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recipes.vit import geometry
 from recipes.vit.mixing import mix
-from recipes.vit.noise import Noise, column
+from recipes.vit.noise import Noise, column, sent
 from recipes.vit.rand_augment import RandAugment
 
 ERASED_AREA = (0.02, 1 / 3)
@@ -28,7 +28,7 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Of images in [0, 1]."""
-        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (sent(torch.tensor(values), images).view(-1, 1, 1) for values in (self.mean, self.std))
         return (images - mean) / std
 
 
@@ -98,7 +98,7 @@ class Augment:
             ("contrast", enhance.adjust_contrast_with_mean_subtraction),
             ("saturation", enhance.adjust_saturation_with_gray_subtraction),
         ):
-            x = change(x, 1 + self.jitter * (2 * column(noise, name).to(x) - 1))
+            x = change(x, 1 + self.jitter * (2 * sent(column(noise, name), x) - 1))
         return x
 
     def _erased(self, x: Tensor, noise: Noise) -> Tensor:
@@ -110,7 +110,7 @@ class Augment:
         h, w = (area * ratio).sqrt().clamp(max=height), (area / ratio).sqrt().clamp(max=width)
         top, left = column(noise, "erased_y") * (height - h), column(noise, "erased_x") * (width - w)
         h[column(noise, "erased") >= self.erasing] = 0
-        edges = torch.stack((top, top + h, left, left + w), dim=1).to(x).unsqueeze(2)
+        edges = sent(torch.stack((top, top + h, left, left + w), dim=1), x).unsqueeze(2)
         rows, columns = torch.arange(height, device=x.device) + 0.5, torch.arange(width, device=x.device) + 0.5
         inside_rows = (rows >= edges[:, 0]) & (rows < edges[:, 1])
         inside_columns = (columns >= edges[:, 2]) & (columns < edges[:, 3])

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -42,7 +43,12 @@ SMALL = {
 
 
 def load(
-    arguments: ModelArguments, dataset_name: str, classes: Sequence[str], size: int | None, first_image: tuple[int, int]
+    arguments: ModelArguments,
+    dataset_name: str,
+    classes: Sequence[str],
+    size: int | None,
+    crop_pct: float,
+    first_image: tuple[int, int],
 ) -> tuple[PreTrainedModel, BaseImageProcessor, int]:
     """The model, what prepares images for it elsewhere, and the side of its images.
 
@@ -50,7 +56,7 @@ def load(
         arguments: which model.
         dataset_name: the embedded data has a model of its own.
         classes: their names.
-        size: `--image_size`.
+        size, crop_pct: `--image_size` and `--crop_pct`.
         first_image: width and height of one.
 
     Raises:
@@ -62,21 +68,23 @@ def load(
     try:
         if name is not None:
             config = AutoConfig.from_pretrained(name, **labels)
-            processor = AutoImageProcessor.from_pretrained(name)
+            usual = AutoImageProcessor.from_pretrained(name)
+            mean, std = usual.image_mean or IMAGENET_DEFAULT_MEAN, usual.image_std or IMAGENET_DEFAULT_STD
         else:
             config = _new_config(kind, overrides, labels)
-            processor = None
+            mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         size = size or (_side(config) if name is not None else max(first_image))
+        _check_patches(config, size)
         if stochastic_depth.has_own(config):
             config.update(drop_path)
         if name is not None:
             model = AutoModelForImageClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
+            model = model.float()  # steps would be lost in the rounding of weights that were stored in half precision
         else:
             if hasattr(config, "image_size"):
                 config.image_size = size
-            _check_patches(config, size)
             model = AutoModelForImageClassification.from_config(config)
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError, StrictDataclassError) as error:
         if isinstance(error, RecipeError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -84,7 +92,7 @@ def load(
     if drop_path and not stochastic_depth.has_own(config):
         stochastic_depth.add(model, arguments.drop_path)
     _check_size(model, size)
-    return model, processor or _processor(size), size
+    return model, _processor(size, crop_pct, mean, std), size
 
 
 def describe(arguments: ModelArguments, dataset_name: str, model: PreTrainedModel) -> dict[str, Any]:
@@ -147,12 +155,11 @@ def _side(config: PretrainedConfig) -> int:
 def _check_patches(config: PretrainedConfig, size: int) -> None:
     """A convolution would leave out what is more than whole patches, without a word."""
     patch = getattr(config, "patch_size", None)
+    if isinstance(patch, int) and patch < 1:
+        raise RecipeError(f"--config_overrides: patch_size {patch} must be at least 1")
     if isinstance(patch, int) and size % patch and hasattr(config, "image_size"):
         below, above = size // patch * patch or patch, (size // patch + 1) * patch
-        raise RecipeError(
-            f"--image_size {size} is not a multiple of the patch size {patch}: give {below} or {above}, "
-            "or another patch_size in --config_overrides"
-        )
+        raise RecipeError(f"--image_size {size} is not a multiple of the patch size {patch}: give {below} or {above}")
 
 
 def _check_size(model: PreTrainedModel, size: int) -> None:
@@ -161,18 +168,20 @@ def _check_size(model: PreTrainedModel, size: int) -> None:
     try:
         with torch.no_grad():
             model(pixel_values=torch.zeros(1, 3, size, size))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"--image_size {size} does not fit {type(model).__name__}: {reason}") from error
     model.train(training)
 
 
-def _processor(size: int) -> BaseImageProcessor:
+def _processor(size: int, crop_pct: float, mean: Sequence[float], std: Sequence[float]) -> BaseImageProcessor:
+    """What prepares an image as the recipe's evaluations do: its middle, `crop_pct` of the shorter side, resized."""
     # transformers 5 has two, and warns where the one that needs torchvision cannot be had.
-    kind = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
+    kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
     return kind(
-        size={"height": size, "width": size},
+        size={"shortest_edge": round(size / crop_pct)},
+        crop_size={"height": size, "width": size},
         resample=3,  # bicubic
-        image_mean=IMAGENET_DEFAULT_MEAN,
-        image_std=IMAGENET_DEFAULT_STD,
+        image_mean=list(mean),
+        image_std=list(std),
     )

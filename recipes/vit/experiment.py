@@ -59,7 +59,12 @@ def prepare(arguments: Arguments) -> Experiment:
         limit = image_args.max_train_samples if split == "train" else image_args.max_eval_samples
         source.splits[split] = rows.select(range(min(limit or len(rows), len(rows))))
     model, processor, size = classifier.load(
-        model_args, image_args.dataset_name, source.classes, image_args.image_size, source.open("train", 0).size
+        model_args,
+        image_args.dataset_name,
+        source.classes,
+        image_args.image_size,
+        image_args.crop_pct,
+        source.open("train", 0).size,
     )
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
     scale = tuple(augment_args.crop_scale) if augment_args.crop_scale is not None else None
@@ -120,7 +125,7 @@ def results(
         pipeline="image-classification",
         dataset=source,
         model=classifier.describe(model_args, image_args.dataset_name, experiment.model),
-        waiting_for_data=waiting.share(finished.timer),
+        waiting_for_data=waiting.share,
         usage=USAGE,
     )
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recipes.vit.noise import Noise, column
+from recipes.vit.noise import Noise, column, sent
 
 RATIO = (3 / 4, 4 / 3)
 
@@ -34,7 +34,7 @@ def crop_boxes(noise: Noise, height: int, width: int, scale: tuple[float, float]
 def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The boxes of a batch (N, C, H, W), each `size` x `size`; for boxes that are not much larger than that."""
     height, width = images.shape[-2:]
-    left, top, right, bottom = (boxes.to(images) / images.new_tensor([width, height, width, height])).unbind(1)
+    left, top, right, bottom = (boxes / torch.tensor([width, height, width, height])).unbind(1)
     zero = torch.zeros_like(left)
     # In the coordinates of `affine_grid`, where an image reaches from -1 to 1.
     theta = torch.stack(
@@ -44,12 +44,12 @@ def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
         ),
         dim=1,
     )
-    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
+    grid = F.affine_grid(sent(theta, images), [len(images), images.shape[1], size, size], align_corners=False)
     cropped = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     return cropped.clamp_(0, 1)
 
 
 def flip(images: Tensor, noise: Noise) -> Tensor:
     """Half of the images, mirrored from left to right."""
-    flipped = (column(noise, "flip") < 0.5).to(images.device)
+    flipped = sent(column(noise, "flip") < 0.5, images)
     return torch.where(flipped.view(-1, 1, 1, 1), images.flip(-1), images)

@@ -3,8 +3,8 @@
 They come with the image. So a training sees the same images however they are shared out to devices, accumulated parts
 and loading processes, and when it goes on from a checkpoint.
 
-They are numpy's, which Accelerate leaves where they are: what is done to which image is decided on the CPU, and no GPU
-is waited for.
+They are numpy's, which Accelerate leaves where they are: what is done to which image is decided on the CPU, and nothing
+is read back from a GPU.
 """
 
 from __future__ import annotations
@@ -43,3 +43,8 @@ def draw(seed: int, epoch: int, numbers: Iterable[int]) -> Noise:
 def column(noise: Noise, name: str) -> Tensor:
     """One of `COLUMNS`, for all images: float32 (N,), on the CPU."""
     return torch.from_numpy(noise[:, _NUMBER[name]])
+
+
+def sent(values: Tensor, images: Tensor) -> Tensor:
+    """Small values to where the images are, without waiting until they are there."""
+    return values.to(images.device, non_blocking=True)

@@ -14,7 +14,7 @@ from kornia import enhance
 from kornia.geometry import transform
 from torch import Tensor
 
-from recipes.vit.noise import Noise, column
+from recipes.vit.noise import Noise, column, sent
 
 _Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of images in [0, 1], levels in [0, 1] and signs, +1 or -1."""
@@ -44,12 +44,14 @@ class RandAugment:
             normal = torch.special.ndtri(column(noise, f"level_{layer}").clamp(min=1e-6))
             level = ((self.magnitude + self.noise * normal) / 10).clamp(0, 1)
             sign = torch.where(column(noise, f"sign_{layer}") < 0.5, -1.0, 1.0)
-            images = images.clone()
-            for number, operation in enumerate(OPERATIONS.values()):
-                rows = (chosen == number).nonzero().squeeze(1)
-                if len(rows):
-                    here = rows.to(images.device)
-                    images[here] = operation(images[here], level[rows].to(images), sign[rows].to(images))
+            order = chosen.argsort()
+            rows, levels, signs = (sent(values[order], images) for values in (torch.arange(len(order)), level, sign))
+            images, first = images.clone(), int((chosen < 0).sum())
+            for operation, count in zip(OPERATIONS.values(), chosen[chosen >= 0].bincount(minlength=len(OPERATIONS))):
+                if count:
+                    part = slice(first, first + int(count))
+                    images[rows[part]] = operation(images[rows[part]], levels[part], signs[part])
+                    first = part.stop
         return images
 
 
@@ -83,7 +85,7 @@ def _shear(x: float, y: float) -> _Operation:
     direction = (x, y)
 
     def shear(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-        amounts = (sign * level).unsqueeze(1) * images.new_tensor(direction)
+        amounts = (sign * level).unsqueeze(1) * sent(torch.tensor(direction), images)
         return _on_grey(lambda centred: transform.shear(centred, amounts), images)
 
     return shear
@@ -93,8 +95,8 @@ def _translate(x: float, y: float) -> _Operation:
     direction = (x, y)
 
     def translate(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-        side = images.new_tensor([images.shape[-1], images.shape[-2]])
-        amounts = (sign * level).unsqueeze(1) * images.new_tensor(direction) * side
+        side = torch.tensor([images.shape[-1], images.shape[-2]])
+        amounts = (sign * level).unsqueeze(1) * sent(torch.tensor(direction) * side, images)
         return _on_grey(lambda centred: transform.translate(centred, amounts), images)
 
     return translate

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     set_seed(training_args.seed)
     parts = experiment.prepare(arguments)
 
-    timer, averaging = StepTimer(), Averaging(parts.model, model_args.ema_decay)
+    timer, averaging = StepTimer(), Averaging(parts.model.to(training_args.device), model_args.ema_decay)
     trainer = ImageTrainer(
         parts,
         experiment.objective(parts, augment_args, training_args),
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         repeats=augment_args.repeats,
         lr_drops=model_args.lr_drops,
         args=training_args,
-        callbacks=[timer],
+        timer=timer,
     )
     if trainer.is_world_process_zero():
         discard(run.old_files)

@@ -18,6 +18,7 @@ from pathlib import Path
 # So that the script runs from a checkout, whatever the current folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from accelerate import DistributedType
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -35,6 +36,7 @@ from recipes.accelerated import (
     make_optimizer,
     make_scheduler,
     save_checkpoint,
+    save_model,
 )
 from recipes.common import RecipeError, begin, discard
 from recipes.vit import experiment
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     set_seed(args.seed)
     parts = experiment.prepare(arguments)
     objective = experiment.objective(parts, augment_args, args)
+    if model_args.ema_decay and accelerator.distributed_type == DistributedType.FSDP:
+        raise RecipeError("--ema_decay: weights in shards (FSDP) are not averaged: leave it out")
     averaging = Averaging(parts.model.to(accelerator.device), model_args.ema_decay)
 
     def loader(images: Images, batch_size: int, order: Order | None = None) -> DataLoader:
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     evaluated = {split: loader(images, args.eval_batch_size) for split, images in parts.evaluated.items()}
     steps_in_epoch = experiment.steps_in_epoch(parts, args)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_in_epoch)
-    optimizer = make_optimizer(parts.model, args)
+    optimizer = make_optimizer(parts.model, args, steps)
     scheduler = (
         make_scheduler(optimizer, args, steps)
         if model_args.lr_drops is None
@@ -93,18 +97,13 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         optimizer.train()
         return progress.log(**{f"{experiment.PREFIXES[split]}{name}": value for name, value in found.items()})
 
-    def save_model(folder: Path) -> None:
-        if accelerator.is_main_process:
-            accelerator.unwrap_model(model).save_pretrained(folder)
-            parts.processor.save_pretrained(folder)
-
     def save_more(folder: Path) -> None:
-        save_model(folder)
+        save_model(accelerator, model, parts.processor, folder)
         if accelerator.is_main_process:
             averaging.save(folder)
 
-    state = begin_state(args, steps, run.checkpoint)
-    timer, waiting = StepTimer(), Waiting()
+    state, timer = begin_state(args, steps, run.checkpoint), StepTimer()
+    waiting = Waiting(timer)
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         discard(run.old_files)
@@ -167,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
     results = experiment.results(arguments, parts, finished, waiting)
     with averaging.applied():
-        save_model(run.folder)
+        save_model(accelerator, model, parts.processor, run.folder)
     if accelerator.is_main_process:
         report.write_report(run.folder, results)
         print(experiment.summary(results), f"{run.folder} holds the model and its report.", sep="\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
@@ -20,6 +21,7 @@ from recipes.vit import embedded
 EMBEDDED = "embedded"
 _IMAGES, _LABELS = ("image", "img"), ("label", "labels", "fine_label")
 _VALIDATION = ("validation", "valid", "val")
+_PLACE = "__place__"
 _HELD_OUT_SEED = 0  # not the training's: whatever the seed, all are validated on the same images
 
 
@@ -29,7 +31,8 @@ class Source:
 
     Args:
         name: of the data set, for errors.
-        splits: `train`, `validation` and, where there is one, `test`; images are not decoded yet.
+        splits: `train`, `validation` and, where there is one, `test`; images are not decoded yet. A column `_PLACE`
+            says where in the data set a row is from.
         image, label: names of the columns.
         classes: their names, in the order of the labels.
     """
@@ -41,17 +44,25 @@ class Source:
     classes: list[str]
 
     def open(self, split: str, row: int) -> PIL.Image.Image:
-        """An image, decoded, in colours.
+        """An image, decoded, upright, in colours.
 
         Raises:
             RecipeError: it cannot be read.
         """
-        stored = self.splits[split][row][self.image]
+        found = self.splits[split][row]
+        stored = found[self.image] or {"bytes": None, "path": None}
+        data, path = stored["bytes"], stored["path"]
         try:
-            data = stored["bytes"]
-            return PIL.Image.open(io.BytesIO(data) if data is not None else stored["path"]).convert("RGB")
-        except (AttributeError, OSError, SyntaxError, TypeError, ValueError, PIL.Image.DecompressionBombError) as error:
-            raise RecipeError(f"{self.name}, {split}: the image of row {row} cannot be read: {error}") from error
+            if data is None and path is None:
+                raise ValueError("there is none")
+            image = PIL.Image.open(io.BytesIO(data) if data is not None else path)
+            if image.mode.startswith("I;16"):  # Pillow would cut off what is more than a byte
+                image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return PIL.ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+            reason = "no image format is known" if isinstance(error, PIL.UnidentifiedImageError) else error
+            where = f" ({Path(path).name})" if path else ""
+            raise RecipeError(f"{self.name}, {found[_PLACE]}{where}: the image cannot be read: {reason}") from error
 
 
 def load(
@@ -78,24 +89,16 @@ def load(
         raise RecipeError(f"{name}: no split 'train' (there is {', '.join(data)})")
     image = _column(data["train"], name, "--image_column_name", image, _IMAGES)
     label = _column(data["train"], name, "--label_column_name", label, _LABELS)
-    splits = {"train": data["train"]}
+    if image == label:
+        raise RecipeError(f"--image_column_name {image}: that is the labels' column")
     validation = next((split for split in _VALIDATION if split in data), None)
-    for split, found in (("validation", validation), ("test", "test" if "test" in data else None)):
-        if found is not None:
-            for wanted in (image, label):
-                if wanted not in data[found].column_names:
-                    raise RecipeError(
-                        f"{name}, {found}: no column {wanted!r} (there is {', '.join(data[found].column_names)})"
-                    )
-            if set(data[found][label][:1]) != {-1}:  # as in ImageNet's test split, whose labels are not public
-                splits[split] = data[found]
-    for split, rows in splits.items():
-        if not len(rows):
-            raise RecipeError(f"{name}, {split}: no rows")
+    splits = {}
+    for split, found in (("train", "train"), ("validation", validation), ("test", "test")):
+        if found in data and not (split == "test" and _is_unlabelled(data[found], label)):
+            splits[split] = _numbered(_with_columns(data[found], image, label, f"{name}, {found}"), found)
     splits, classes = _with_classes(splits, label, name)
-    for split, rows in splits.items():
-        _check_labels(rows, label, classes, f"{name}, {split}")
-        splits[split] = rows.select_columns([image, label]).cast_column(image, Image(decode=False))
+    for rows in splits.values():
+        _check_labels(rows, label, classes, name)
     if "validation" not in splits:
         splits = _hold_out(splits, label, held_out)
     return Source(name, splits, image, label, classes)
@@ -153,31 +156,55 @@ def _column(data: Dataset, name: str, argument: str, wanted: str | None, usual: 
     return found
 
 
+def _is_unlabelled(rows: Dataset, label: str) -> bool:
+    """As test splits are whose labels are not public: ImageNet's has -1."""
+    return label not in rows.column_names or all(value in (None, -1) for value in rows[label][:])
+
+
+def _with_columns(rows: Dataset, image: str, label: str, where: str) -> Dataset:
+    for wanted in (image, label):
+        if wanted not in rows.column_names:
+            raise RecipeError(f"{where}: no column {wanted!r} (there is {', '.join(rows.column_names)})")
+    if not len(rows):
+        raise RecipeError(f"{where}: no rows")
+    kind = rows.features[image]
+    if not isinstance(kind, Image) and not (isinstance(kind, dict) and {"bytes", "path"} <= set(kind)):
+        raise RecipeError(f"{where}: {image!r} is no column of images: say which it is by --image_column_name")
+    return rows.select_columns([image, label]).cast_column(image, Image(decode=False))
+
+
+def _numbered(rows: Dataset, split: str) -> Dataset:
+    return rows.add_column(_PLACE, [f"{split}, row {row}" for row in range(len(rows))])
+
+
 def _with_classes(splits: dict[str, Dataset], label: str, name: str) -> tuple[dict[str, Dataset], list[str]]:
     """The names of the classes; labels that are words become numbers."""
-    feature = splits["train"].features[label]
-    if isinstance(feature, ClassLabel):
-        return splits, list(feature.names)
-    if getattr(feature, "dtype", None) == "string":
-        classes = sorted(set(splits["train"][label][:]))
-        for split, rows in splits.items():
-            for row, word in enumerate(rows[label][:]):
-                if word not in classes:
-                    raise RecipeError(f"{name}, {split}: row {row} has the label {word!r}, which no training row has")
-        numbers = ClassLabel(names=classes)
-        return {split: rows.cast_column(label, numbers) for split, rows in splits.items()}, classes
+    kind = splits["train"].features[label]
+    if isinstance(kind, ClassLabel):
+        return splits, list(kind.names)
+    words = getattr(kind, "dtype", None) in ("string", "large_string")
+    for rows in splits.values():
+        for place, value in zip(rows[_PLACE][:], rows[label][:]):
+            if not isinstance(value, str if words else int):
+                wanted = "a word" if words else "a whole number or a word"
+                raise RecipeError(f"{name}, {place}: the label must be {wanted}, not {str(value)[:40]}")
     labels = splits["train"][label][:]
-    if not all(isinstance(value, int) for value in labels):
-        raise RecipeError(f"{name}: {label!r} must hold whole numbers or words, not {labels[0]!r}")
-    return splits, [str(number) for number in range(max(labels) + 1)]
+    if not words:
+        return splits, [str(number) for number in range(max(labels) + 1)]
+    classes = sorted(set(labels))
+    for rows in splits.values():
+        for place, word in zip(rows[_PLACE][:], rows[label][:]):
+            if word not in classes:
+                raise RecipeError(f"{name}, {place}: the label is {word!r}, which no training row has")
+    return {split: rows.cast_column(label, ClassLabel(names=classes)) for split, rows in splits.items()}, classes
 
 
-def _check_labels(rows: Dataset, label: str, classes: list[str], where: str) -> None:
+def _check_labels(rows: Dataset, label: str, classes: list[str], name: str) -> None:
     labels = np.array([-1 if value is None else value for value in rows[label][:]])
     wrong = (labels < 0) | (labels >= len(classes))
     if wrong.any():
-        row = int(wrong.argmax())
-        raise RecipeError(f"{where}: labels go from 0 to {len(classes) - 1}, row {row} has {rows[row][label]}")
+        row = rows[int(wrong.argmax())]
+        raise RecipeError(f"{name}, {row[_PLACE]}: labels go from 0 to {len(classes) - 1}, this one is {row[label]}")
 
 
 def _hold_out(splits: dict[str, Dataset], label: str, share: float) -> dict[str, Dataset]:

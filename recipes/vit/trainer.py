@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers.trainer_callback import TrainerCallback
 
+from hf_winopt.integrations.timing import StepTimer
 from recipes.trainer import CheckpointTrainer
 from recipes.vit.averaging import Averaging
 from recipes.vit.experiment import Experiment, steps_in_epoch
@@ -28,6 +29,7 @@ class ImageTrainer(CheckpointTrainer):
         objective: from a batch to its loss.
         averaging: of the weights.
         repeats: of each image in a batch.
+        timer: of the steps.
         lr_drops: epochs from which on the learning rate is a tenth; None for the schedule of the arguments.
     """
 
@@ -39,6 +41,7 @@ class ImageTrainer(CheckpointTrainer):
         *,
         repeats: int,
         lr_drops: Sequence[float] | None,
+        timer: StepTimer,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -56,7 +59,8 @@ class ImageTrainer(CheckpointTrainer):
         self.model_accepts_loss_kwargs = False
         self.experiment, self.objective, self.averaging = experiment, objective, averaging
         self.repeats, self.lr_drops = repeats, lr_drops
-        self.waiting = Waiting()
+        self.waiting = Waiting(timer)
+        self.add_callback(timer)
         self.add_callback(_AfterStep(averaging))
 
     def _get_train_sampler(self, *_: Any) -> Order:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pillow
 from torch.utils.data import DataLoader
 
@@ -97,13 +97,55 @@ def test_labels_that_are_words(tmp_path):
     assert source.classes == CLASSES
     assert set(source.splits["train"]["label"][:]) == {0, 1, 2}
     odd = words.select(range(2)).map(lambda row: {**row, "label": "emu"})
-    with pytest.raises(RecipeError, match=r"test: row 0 has the label 'emu', which no training row has"):
+    with pytest.raises(RecipeError, match=r"test, row 0: the label is 'emu', which no training row has"):
         sources.load(save(tmp_path, train=words, test=odd), None)
 
 
 def test_unlabelled_test_split_is_left_out(tmp_path):
-    source = sources.load(save(tmp_path, train=thirty(), test=table([picture(0)] * 2, [-1, -1])), None)
-    assert "test" not in source.splits
+    for number, labels in enumerate(([-1, -1], [None, None])):
+        (tmp_path / str(number)).mkdir()
+        folder = save(tmp_path / str(number), train=thirty(), test=table([picture(0)] * 2, labels))
+        assert "test" not in sources.load(folder, None).splits
+
+
+def test_rows_are_named_by_their_place_in_the_data_set(tmp_path):
+    """Also those that are validated on, which are drawn from all over the training images."""
+    images = [picture(n) if n != 7 else b"no picture" for n in range(30)]
+    source = sources.load(save(tmp_path, train=table(images, [n % 3 for n in range(30)])), None, held_out=0.5)
+    with pytest.raises(RecipeError, match=r"train, row 7: the image cannot be read"):
+        for split, rows in source.splits.items():
+            for row in range(len(rows)):
+                source.open(split, row)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    for number in range(4):
+        folder = tmp_path / "train" / CLASSES[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(picture(number) if number else b"no picture")
+    source = sources.load(str(tmp_path), None, held_out=0.5)
+    with pytest.raises(RecipeError, match=r"\(0\.png\): the image cannot be read: no image format is known"):
+        for split in source.splits:
+            for row in (0, 1):
+                source.open(split, row)
+
+
+@pytest.mark.parametrize("labels", [["a", None, "b"], [0, None, 1], [0.5, 1.5, 0.0], [[1], [0], [1]]])
+def test_labels_that_are_none(labels, tmp_path):
+    rows = {"image": [{"bytes": picture(n), "path": None} for n in range(3)], "label": labels}
+    folder = save(tmp_path, train=Dataset.from_dict(rows).cast_column("image", Image(decode=False)))
+    with pytest.raises(RecipeError, match=r"train, row \d: the label must be a w"):
+        sources.load(folder, None)
+
+
+def test_columns_that_are_something_else(tmp_path):
+    folder = save(tmp_path, train=thirty())
+    with pytest.raises(RecipeError, match="--image_column_name label: that is the labels' column"):
+        sources.load(folder, None, image="label")
+    numbers = Dataset.from_dict({"image": [[1, 2], [3, 4]], "label": [0, 1]})
+    (tmp_path / "numbers").mkdir()
+    with pytest.raises(RecipeError, match="'image' is no column of images"):
+        sources.load(save(tmp_path / "numbers", train=numbers), None)
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -119,7 +161,7 @@ def test_a_missing_column_is_named(tmp_path):
 def test_a_label_out_of_range_is_named_by_its_row(label, tmp_path):
     labels = [0, 1, 2, 0, label, 1]
     folder = save(tmp_path, train=table([picture(n) for n in range(6)], labels))
-    with pytest.raises(RecipeError, match=rf"train: labels go from 0 to 2, row 4 has {label}"):
+    with pytest.raises(RecipeError, match=rf"train, row 4: labels go from 0 to 2, this one is {label}"):
         sources.load(folder, None)
 
 
@@ -139,7 +181,7 @@ def test_what_cannot_be_loaded(tmp_path, monkeypatch):
 
 
 def source_of(images: list[bytes | None], labels: list[int] | None = None) -> sources.Source:
-    rows = table(images, labels or [0] * len(images))
+    rows = sources._numbered(table(images, labels or [0] * len(images)), "train")
     return sources.Source("pictures", {"train": rows, "validation": rows}, "image", "label", CLASSES)
 
 
@@ -151,7 +193,7 @@ def reds(batch: dict[str, torch.Tensor]) -> list[int]:
 @pytest.mark.parametrize("size", [12, 8], ids=["kept", "read"])
 def test_an_unreadable_image_is_named_by_its_row(data, size):
     source = source_of([picture(0), picture(1), data, picture(3)])
-    with pytest.raises(RecipeError, match="pictures, train: the image of row 2 cannot be read"):
+    with pytest.raises(RecipeError, match="pictures, train, row 2: the image cannot be read"):
         Images(source, "train", size).__getitems__([1, 2])
 
 
@@ -159,7 +201,7 @@ def test_a_loading_process_says_no_more_about_it():
     images = Images(source_of([picture(0), b"no picture"]), "train", 8)
     with pytest.raises(RecipeError) as caught:
         list(DataLoader(images, 2, collate_fn=collate, num_workers=1))
-    assert str(caught.value).startswith("pictures, train: the image of row 1 cannot be read: cannot identify")
+    assert str(caught.value).startswith("pictures, train, row 1: the image cannot be read: no image format")
     assert "Traceback" not in str(caught.value)
 
 
@@ -184,6 +226,20 @@ def test_evaluation_takes_the_middle():
     assert (whole == 200).all()
     part = Images(source_of([file.getvalue()]), "train", 10, crop_pct=0.8).__getitems__([0])["pixel_values"]
     assert ((part >= 199) & (part <= 201)).all()
+
+
+def test_photographs_are_upright():
+    """A camera that was held sideways says so in the file."""
+    file, orientation = io.BytesIO(), Pillow.Exif()
+    orientation[0x0112] = 6
+    Pillow.new("RGB", (20, 10)).save(file, "JPEG", exif=orientation)
+    assert source_of([file.getvalue()]).open("train", 0).size == (10, 20)
+
+
+def test_sixteen_bits_are_read_as_eight():
+    file = io.BytesIO()
+    Pillow.fromarray(np.full((6, 6), 90 * 256, dtype=np.uint16)).save(file, "PNG")
+    assert reds(Images(source_of([file.getvalue()]), "train", 6).__getitems__([0])) == [90]
 
 
 def test_grey_and_transparent_images_are_read_in_colours():
@@ -238,4 +294,4 @@ def test_digits():
         "test": 360,
     }
     assert source.classes == [str(digit) for digit in range(10)]
-    assert isinstance(DatasetDict(source.splits), DatasetDict) and source.open("train", 0).size == (8, 8)
+    assert source.open("train", 0).size == (8, 8)

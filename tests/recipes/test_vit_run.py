@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ import torch
 import transformers
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, pipeline
+from transformers import pipeline
 
 pytest.importorskip("kornia")
 
 from hf_winopt.public import ROOT
 from recipes.common import RecipeError
 from recipes.vit import run_vit, run_vit_no_trainer, sources
+from recipes.vit.images import Images
 
 SCRIPTS = {"trainer": run_vit, "no_trainer": run_vit_no_trainer}
 QUIET = "--report_to none --disable_tqdm true --dataloader_pin_memory false --save_strategy no --logging_steps 1"
@@ -142,7 +144,8 @@ def test_accumulated_parts_are_the_batch(script, tmp_path):
 @BOTH
 def test_two_processes_are_one_with_the_whole_batch(script, tmp_path):
     """With augmentation: an image's random numbers are its own, whichever process reads it."""
-    extra = "--crop_scale 0.3 1 --hflip --rand_augment 7 --random_erasing 0.5 --use_cpu true --max_train_samples 96"
+    augmented = "--crop_scale 0.3 1 --hflip --rand_augment 7 --random_erasing 0.5 --repeats 2 --ema_decay 0.7"
+    extra = f"{augmented} --use_cpu true --max_train_samples 96"
     whole = run(script, tmp_path / "one", extra)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/two_cpus.yaml"]
     arguments = f"{SMALL} {QUIET} {STEPS} {extra} --per_device_train_batch_size 8".split()
@@ -165,7 +168,7 @@ def test_two_processes_are_one_with_the_whole_batch(script, tmp_path):
 
 
 @BOTH
-@pytest.mark.parametrize("step", [4, 6], ids=["within an epoch", "between two"])
+@pytest.mark.parametrize("step", [4, 6, 8], ids=["in the first epoch", "between two", "in the second"])
 def test_interrupted_and_resumed_the_same_bits(script, step, tmp_path):
     """An epoch has 6 steps; dropped blocks, the average and all random numbers go on as if nothing had been."""
     extra = f"{AUGMENTED} --max_steps 9 --save_strategy steps --save_steps {step}"
@@ -190,6 +193,29 @@ def test_a_checkpoint_of_another_script_or_without_an_average_is_refused(script,
 
 
 @BOTH
+def test_agr_stops_at_a_share_of_the_steps(script, tmp_path):
+    results = run(script, tmp_path, "--optim adamw_agr --agr_stop_ratio 0.5")
+    assert results["optimizer"]["options"]["agr_steps"] == 3
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_waiting_is_not_the_step_s(accumulated, tmp_path, monkeypatch):
+    """A loader whose clock jumps a minute for each batch: nearly all the time is spent waiting, and steps are short."""
+    offset, read, clock = [0.0], Images.__getitems__, time.perf_counter
+
+    def slowly(self, numbers):
+        offset[0] += 60
+        return read(self, numbers)
+
+    monkeypatch.setattr(Images, "__getitems__", slowly)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + offset[0])
+    for script in SCRIPTS:
+        extra = f"--gradient_accumulation_steps {accumulated} --eval_strategy no"
+        results = run(script, tmp_path / f"{script}", extra)
+        assert results["waiting_for_data"] > 0.8 and results["seconds_per_step"] < 30
+
+
+@BOTH
 def test_the_average_is_what_is_evaluated_and_saved(script, tmp_path):
     """With a decay of almost 1 it stays where the first step brought the weights."""
     one = run(script, tmp_path / "one", "--max_steps 1 --lr_scheduler_type constant")
@@ -202,96 +228,3 @@ def test_the_average_is_what_is_evaluated_and_saved(script, tmp_path):
     averaged = load_file(tmp_path / "saved" / "model.safetensors")
     assert any(not torch.equal(trained[name], averaged[name]) for name in trained)
     assert checkpointed["training"]["ema_decay"] == 0.5
-
-
-# ---------------------------------------------------------------------------------------------------- models
-
-TINY_MODELS = {
-    "vit": {"patch_size": 4, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "deit": {"patch_size": 4, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2, "patch_size": 2},
-    "convnext": {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]},
-    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"},
-    "poolformer": {"hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1]},
-}
-
-
-@pytest.mark.parametrize("kind", TINY_MODELS)
-def test_any_kind_of_model_from_scratch_with_stochastic_depth(kind, tmp_path):
-    overrides = json.dumps(TINY_MODELS[kind], separators=(",", ":"))
-    model = f"--model_type {kind} --config_overrides {overrides} --image_size 32 --drop_path 0.5"
-    extra = f"{QUIET} {model} --max_train_samples 90 --max_eval_samples 20 --max_steps 2"
-    results = run_vit.main(["--output_dir", str(tmp_path), *extra.split()])
-    assert math.isfinite(results["metrics"]["test"]["loss"]) and kind in results["model"]["name"]
-
-
-def test_a_trained_model_is_given_a_new_head(finished, tmp_path):
-    _, folder = finished
-    rows = sources.load(sources.EMBEDDED, None).splits["train"].filter(lambda label: label < 3, input_columns="label")
-    rows = rows.cast_column("label", type(rows.features["label"])(names=["zero", "one", "two"]))
-    (tmp_path / "data").mkdir()
-    rows.to_parquet(tmp_path / "data" / "train-0.parquet")
-    where = f"--output_dir {tmp_path / 'out'} --model_name_or_path {folder} --dataset_name {tmp_path / 'data'}"
-    results = run_vit.main(f"{where} --max_steps 2 {QUIET}".split())
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
-    assert model.config.id2label == {0: "zero", 1: "one", 2: "two"}
-    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
-    body = next(name for name in before if "query" in name or "q_proj" in name)
-    assert torch.allclose(before[body], after[body], atol=1e-3)
-    assert set(results["metrics"]) == {"validation"} and results["model"]["source"] == "local"
-
-
-# --------------------------------------------------------------------------------------------- what is refused
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        ("--image_size 7", "--image_size 7 is not a multiple of the patch size 2: give 6 or 8"),
-        ("--model_type vitt", "--model_type vitt: did you mean vit"),
-        ("--model_type vit --config_overrides {}x", "not valid JSON"),
-        ('--config_overrides {"hidden_sise":8}', "vit has no hidden_sise: did you mean hidden_size"),
-        ("--model_type convnext --drop_path 1", "--drop_path 1.0: must be from 0 to below 1"),
-        ("--crop_scale 0.5", "--crop_scale 0.5: must be two shares"),
-        ("--crop_scale 0.9 0.1", "--crop_scale 0.9 0.1: must be two shares"),
-        ("--rand_augment 11", "--rand_augment 11.0: must be from 0 to 10"),
-        ("--mixup -1", "--mixup -1.0: must be at least 0"),
-        ("--loss mse", "--loss mse: must be ce or bce"),
-        ("--repeats 0", "--repeats 0: must be at least 1"),
-        ("--train_val_split 0", "--train_val_split 0: must be above 0"),
-        ("--image_column_name photo", "no column 'photo'"),
-        ("--crop_scales 1 1", "did you mean --crop_scale"),
-        ("--ema_decay 0.9 --load_best_model_at_end true --save_strategy steps --save_steps 3", "not with --ema_decay"),
-    ],
-)
-def test_what_is_refused_before_any_training(script, extra, message, tmp_path):
-    with pytest.raises(RecipeError, match=message):
-        run(script, tmp_path / "out", extra)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_model_of_another_size_is_refused(finished, tmp_path):
-    _, folder = finished
-    arguments = ["--output_dir", str(tmp_path / "out"), "--model_name_or_path", str(folder), "--image_size", "16"]
-    with pytest.raises(RecipeError, match=r"--image_size 16 does not fit .*: .*8"):
-        run_vit.main(arguments)
-
-
-def test_stochastic_depth_of_an_unknown_model_is_refused(tmp_path):
-    arguments = ["--model_type", "mobilenet_v2", "--image_size", "32", "--drop_path", "0.1", "--max_steps", "1"]
-    with pytest.raises(RecipeError, match=r"--drop_path 0.1: MobileNetV2.* give --drop_path 0"):
-        run_vit.main(["--output_dir", str(tmp_path), *arguments])
-
-
-def test_errors_have_no_traceback(tmp_path):
-    done = subprocess.run(
-        [sys.executable, run_vit_no_trainer.SCRIPT, "--image_size", "7", "--output_dir", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("run_vit_no_trainer.py: --image_size 7")
