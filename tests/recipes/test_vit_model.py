@@ -31,7 +31,7 @@ from recipes.common import RecipeError
 from recipes.vit import run_vit, run_vit_no_trainer, sources, stochastic_depth
 from recipes.vit.averaging import Averaging
 from recipes.vit.images import Images
-from tests.recipes.test_vit_data import save
+from tests.recipes.test_vit_data import save, table
 from tests.recipes.test_vit_run import BOTH, QUIET, SCRIPTS, TRAINER_4, run
 
 # ---------------------------------------------------------------------------------------------------- models
