@@ -7,7 +7,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,16 @@ class RecipeError(ValueError):
 # ------------------------------------------------------------------------------------------------ arguments
 
 
+@dataclass(kw_only=True)
+class RunArguments:
+    """What every training script takes beside Trainer's arguments and those of its task."""
+
+    comparison: str | None = field(
+        default=None, metadata={"help": "Folder of a `hf-winopt compare`; the model card quotes what it found."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Discard the run that --output_dir already holds."})
+
+
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:  # argparse would print all of the usage and leave
         raise RecipeError(message)
@@ -51,7 +61,7 @@ def parse_arguments(
     except ValueError as error:  # how TrainingArguments refuses a value
         raise RecipeError(str(error)) from error
     if unknown:
-        known = [f"--{field.name}" for kind in kinds for field in fields(kind)]
+        known = [f"--{argument.name}" for kind in kinds for argument in fields(kind)]
         near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
         raise RecipeError(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
     return tuple(parsed)

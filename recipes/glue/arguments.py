@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_winopt import WinOptTrainingArguments
-from recipes.common import RecipeError, parse_arguments
+from recipes.common import RecipeError, RunArguments, parse_arguments
 from recipes.glue.data import EMBEDDED
 from recipes.glue.tasks import TASKS
 
@@ -26,7 +26,7 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(RunArguments):
     task_name: str = field(metadata={"help": f"One of {', '.join(TASKS)}."})
     dataset_name: str = field(
         default="nyu-mll/glue",
@@ -35,10 +35,6 @@ class DataArguments:
     max_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many."})
-    comparison: str | None = field(
-        default=None, metadata={"help": "Folder of a `hf-winopt compare`; the model card quotes what it found."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Discard the run that --output_dir already holds."})
 
 
 Arguments = tuple[ModelArguments, DataArguments, WinOptTrainingArguments]

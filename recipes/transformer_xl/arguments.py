@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_winopt import WinOptTrainingArguments
-from recipes.common import RecipeError, one_gpu_a_process, parse_arguments, refuse
+from recipes.common import RecipeError, RunArguments, one_gpu_a_process, parse_arguments, refuse
 from recipes.transformer_xl.configuration_transfo_xl import TransfoXLConfig
 from recipes.transformer_xl.text import EMBEDDED
 
@@ -44,7 +44,7 @@ class ModelArguments:
 
 
 @dataclass
-class TextArguments:
+class TextArguments(RunArguments):
     dataset_name: str = field(
         default="Salesforce/wikitext",
         metadata={"help": f"On the Hub or in a folder; a folder of text files; or '{EMBEDDED}': no network."},
@@ -62,10 +62,6 @@ class TextArguments:
     eval_same_length: bool = field(
         default=False, metadata={"help": "In evaluations: every word sees equally many words before it."}
     )
-    comparison: str | None = field(
-        default=None, metadata={"help": "Folder of a `hf-winopt compare`; the model card quotes what it found."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Discard the run that --output_dir already holds."})
 
 
 Arguments = tuple[ModelArguments, TextArguments, WinOptTrainingArguments]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_winopt import WinOptTrainingArguments
-from recipes.common import RecipeError, parse_arguments, refuse
+from recipes.common import RecipeError, RunArguments, parse_arguments, refuse
 from recipes.vit.objective import LOSSES
 from recipes.vit.sources import EMBEDDED
 
@@ -42,7 +42,7 @@ class ModelArguments:
 
 
 @dataclass
-class ImageArguments:
+class ImageArguments(RunArguments):
     dataset_name: str = field(
         default=EMBEDDED,
         metadata={"help": f"On the Hub, or a folder in the Hub's layout; or '{EMBEDDED}': digits, no network."},
@@ -62,10 +62,6 @@ class ImageArguments:
     crop_pct: float = field(
         default=1.0, metadata={"help": "In evaluations: how much of the shorter side the middle of an image is."}
     )
-    comparison: str | None = field(
-        default=None, metadata={"help": "Folder of a `hf-winopt compare`; the model card quotes what it found."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Discard the run that --output_dir already holds."})
 
 
 @dataclass

@@ -67,7 +67,7 @@ def prepare(arguments: Arguments) -> Experiment:
         source.open("train", 0).size,
     )
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
-    scale = tuple(augment_args.crop_scale) if augment_args.crop_scale is not None else None
+    scale = augment_args.crop_scale and (augment_args.crop_scale[0], augment_args.crop_scale[1])
     train = Images(source, "train", size, scale=scale, seed=seed)
     return Experiment(
         model,
@@ -83,13 +83,13 @@ def prepare(arguments: Arguments) -> Experiment:
 
 
 def _augment(
-    arguments: AugmentArguments, processor: BaseImageProcessor, size: int, scale: tuple[float, ...] | None
+    arguments: AugmentArguments, processor: BaseImageProcessor, size: int, scale: tuple[float, float] | None
 ) -> Augment:
     rand_augment = RandAugment(arguments.rand_augment, arguments.rand_augment_noise, arguments.rand_augment_layers)
     return Augment(
         normalize=classifier.normalize(processor),
         size=size,
-        scale=scale,  # type: ignore[arg-type]
+        scale=scale,
         hflip=arguments.hflip,
         jitter=arguments.color_jitter,
         rand_augment=rand_augment if arguments.rand_augment else None,

@@ -248,3 +248,29 @@ def test_half_precision_does_not_reach_the_augmentation():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, _ = augment(images, torch.arange(6), noise, 6)
     assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_same_and_nothing_is_read_back():
+    images, labels, noise = photos(24, 32, 32), torch.arange(24) % 6, draw(0, 0, range(24))
+    augment = Augment(
+        PLAIN,
+        32,
+        scale=(0.3, 1.0),
+        hflip=True,
+        jitter=0.4,
+        rand_augment=RandAugment(),
+        erasing=0.5,
+        mixup=0.8,
+        cutmix=1.0,
+    )
+    expected, expected_targets = augment(images, labels, noise, 6)
+    there = images.cuda(), labels.cuda()
+    augment(*there, noise, 6)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found, targets = augment(*there, noise, 6)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.allclose(targets.cpu(), expected_targets, atol=1e-6)
+    assert (found.cpu() - expected).abs().quantile(0.99) < 1e-3  # a pixel at a threshold may fall on its other side
