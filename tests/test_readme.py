@@ -56,6 +56,15 @@ def test_the_tables_of_the_transformer_xl():
     assert (RESULTS / "compare_transformer_xl" / "report.md").read_text() == report.write(summary)
 
 
+def test_the_tables_of_the_vit():
+    image_loading = pytest.importorskip("benchmarks.image_loading")  # which needs Kornia
+    readme = (ROOT / "recipes" / "vit" / "README.md").read_text(encoding="utf-8")
+    assert image_loading.table(json.loads((RESULTS / "image_loading.json").read_text())) in readme
+    summary = json.loads((RESULTS / "compare_cifar10" / "summary.json").read_text())
+    assert report.results_table(summary).strip() in readme and report.cost_table(summary).strip() in readme
+    assert (RESULTS / "compare_cifar10" / "report.md").read_text() == report.write(summary)
+
+
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
