@@ -251,6 +251,7 @@ def test_half_precision_does_not_reach_the_augmentation():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_the_same_and_nothing_is_read_back():
     images, labels, noise = photos(24, 32, 32), torch.arange(24) % 6, draw(0, 0, range(24))
     augment = Augment(
