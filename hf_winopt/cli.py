@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "the optimizers: what each is, what it costs, when to use it",
     "bench": "what a step costs on this machine, beside torch's AdamW and a plain copy",
     "compare": "which optimizer is better for a script of yours: tuned alike, on fresh seeds, judged",
+    "card": "the model card of a run that a recipe has finished",
     "run": "run a script or a module, unmodified, that then accepts these optimizers by name",
 }
 

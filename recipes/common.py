@@ -39,6 +39,9 @@ class RunArguments:
     comparison: str | None = field(
         default=None, metadata={"help": "Folder of a `hf-winopt compare`; the model card quotes what it found."}
     )
+    license: str | None = field(
+        default=None, metadata={"help": "Of the trained model, for its card: apache-2.0, mit, ..."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Discard the run that --output_dir already holds."})
 
 

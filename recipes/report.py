@@ -15,27 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import EvalResult, ModelCardData
 from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
+from hf_winopt.compare.recorder import state_bytes
 from hf_winopt.drawing import colour, picture
 from hf_winopt.files import plain, write_atomically, write_json
+from hf_winopt.integrations.hub import CARD_FILE, RESULTS_FILE, WinOptModelCard, readable, score
 from hf_winopt.integrations.timing import StepTimer
 from hf_winopt.public import public_command
 
 Results = dict[str, Any]
 
-RESULTS_FILE = "results.json"
 CURVES_FILE = "curves.png"
-CARD_FILE = "README.md"
 
 
 def write_report(folder: Path, results: Results) -> None:
     """The three files; `results.json` comes last, since it marks the run as finished."""
     results = plain(results)
     draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
-    write_atomically(folder / CARD_FILE, model_card(results))
+    write_atomically(folder / CARD_FILE, str(WinOptModelCard.from_results(results)))
     write_json(folder / RESULTS_FILE, results)
 
 
@@ -43,7 +42,7 @@ def summary(results: Results) -> str:
     """The final scores, a line for each validation set."""
     return "\n".join(
         f"{results['task']}, {split}: "
-        + ", ".join(f"{readable(name)} {_score(value)}" for name, value in scores.items())
+        + ", ".join(f"{readable(name)} {score(value)}" for name, value in scores.items())
         for split, scores in results["metrics"].items()
     )
 
@@ -99,6 +98,7 @@ class Finished:
             "history": split_log(self.state.log_history, prefixes, metrics),
             "wall_seconds": self.wall_seconds,
             "seconds_per_step": self.timer.median,
+            "state_bytes": state_bytes(self.optimizer),
             "comparison": self.compared,
             "resumed_at_step": self.state.global_step - len(self.timer.seconds),
             **environment(),
@@ -166,7 +166,7 @@ def environment() -> dict[str, dict[str, Any]]:
         except PackageNotFoundError:  # a checkout that is not installed
             versions[name] = getattr(__import__(name), "__version__", "unknown")
     machine = {
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -190,7 +190,7 @@ def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
             left.plot(*_points(train, "loss"), color=colour(index), label=label, linewidth=1.6, marker=marker)
             for split, line in zip(splits, ("-", "--"), strict=False):
                 points = _points([entry for entry in evaluation if entry["split"] == split], metric)
-                name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {_score(points[1][-1])}"
+                name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {score(points[1][-1])}"
                 right.plot(*points, line, color=colour(index), label=name, linewidth=1.6, marker="o", markersize=3.5)
         left.set(title="Training loss", xlabel="steps")
         right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]}", xlabel="steps")
@@ -200,89 +200,3 @@ def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
     return [entry["step"] for entry in history], [math.nan if entry[key] is None else entry[key] for entry in history]
-
-
-_NAMES = {
-    "f1": "F1",
-    "matthews_correlation": "Matthews correlation",
-    "pearson": "Pearson correlation",
-    "spearmanr": "Spearman correlation",
-}
-
-
-def readable(name: str) -> str:
-    return _NAMES.get(name, name.replace("_", " "))
-
-
-# --------------------------------------------------------------------------------------------------- the card
-
-
-def model_card(results: Results) -> str:
-    """A plain model card: what was trained on what, with which settings, and what came out."""
-    data, model, optimizer = results["dataset"], results["model"], results["optimizer"]
-    scores = [
-        EvalResult(
-            task_type=results["pipeline"],
-            dataset_type=data["name"],
-            dataset_name=data["title"],
-            dataset_config=data.get("config"),
-            dataset_split=split,
-            metric_type=metric,
-            metric_value=value,
-        )
-        for split, values in results["metrics"].items()
-        for metric, value in values.items()
-        if value is not None
-    ]
-    metadata = ModelCardData(
-        language=data["language"],
-        library_name="transformers",
-        pipeline_tag=results["pipeline"],
-        tags=["hf_winopt", optimizer["name"]],
-        datasets=[data["name"]] if data["source"] == "hub" else None,
-        base_model=model["name"] if model["source"] == "hub" else None,
-        model_name=f"{model['name']} on {results['task']}",
-        eval_results=scores,
-    )
-    settings = {**results["training"], **{f"optimizer: {k}": v for k, v in optimizer["options"].items()}}
-    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items() if value is not None)
-    step = "not measured," if (seconds := results["seconds_per_step"]) is None else f"{1000 * seconds:.1f} ms"
-    resumed = f" from step {results['resumed_at_step']} on" if results["resumed_at_step"] else ""
-    return "\n".join(
-        [
-            f"---\n{metadata.to_yaml()}\n---\n",
-            f"# {model['name']} on {results['task']}, trained with {optimizer['name']}\n",
-            f"{data['description']}\n",
-            "One run with one seed: it shows that the training works, and compares nothing.\n",
-            *(("## Compared\n", f"{results['comparison']}\n") if results.get("comparison") else ()),
-            "## Results\n",
-            _table(("split", "metric", "value"), _score_rows(results["metrics"])),
-            f"![Training loss and {readable(results['headline'])} against steps]({CURVES_FILE})\n",
-            *(("## To use it\n", f"```python\n{results['usage']}\n```\n") if results.get("usage") else ()),
-            "## Training\n",
-            f"`{optimizer['name']}` ({optimizer['class']}) with these settings:\n",
-            _table(("setting", "value"), [(key, f"`{value}`") for key, value in settings.items()]),
-            f"{results['wall_seconds']:.0f} s in all{resumed}, {step} a step (median).",
-            f"Versions: {', '.join(f'{name} {number}' for name, number in results['versions'].items())}.",
-            f"Machine: {machine}.\n",
-            "## To repeat it\n",
-            f"```sh\n{results['command']}\n```\n",
-        ]
-    )
-
-
-def _score_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, str, str]]:
-    return [
-        (split, readable(metric), _score(value))
-        for split, scores in metrics.items()
-        for metric, value in scores.items()
-    ]
-
-
-def _score(value: float | None) -> str:
-    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

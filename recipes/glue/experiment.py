@@ -16,6 +16,13 @@ from recipes.glue.model import describe_model, load_model
 from recipes.glue.scores import Metrics, glue_metrics
 from recipes.glue.tasks import Task, get_task
 
+USAGE = """
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="FOLDER_OR_HUB_NAME")
+print(classify({example}))
+""".strip()
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -84,6 +91,8 @@ def results(arguments: Arguments, experiment: Experiment, finished: report.Finis
         task.metrics,
         {"train_examples": len(experiment.train), "max_length": data_args.max_length},
         task=source["title"],
+        license=data_args.license,
+        usage=USAGE.format(example=_example(task)),
         pipeline="text-classification",
         dataset=source,
         model=describe_model(model_args.model_name_or_path, data_args.dataset_name, experiment.model),
@@ -101,3 +110,9 @@ def _tokenized(
     tokens = rows.map(tokenize, batched=True, remove_columns=[name for name in rows.column_names if name != "label"])
     known = {"label", *inspect.signature(model.forward).parameters}
     return tokens.remove_columns([name for name in tokens.column_names if name not in known])
+
+
+def _example(task: Task) -> str:
+    if len(task.columns) == 1:
+        return '"The keys near the cabinet are old."'
+    return '{"text": "The keys are old.", "text_pair": "The keys are new."}'

@@ -109,6 +109,7 @@ def results(arguments: Arguments, experiment: Experiment, finished: report.Finis
         ("perplexity",),
         _describe_text(text_args, experiment),
         task=source["title"],
+        license=text_args.license,
         pipeline="text-generation",
         dataset=source,
         model=origin | {"class": type(model).__name__, "parameters": model.num_parameters()},

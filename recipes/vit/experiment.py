@@ -122,6 +122,7 @@ def results(
         ("accuracy",),
         _describe(arguments, experiment),
         task=source["title"],
+        license=image_args.license,
         pipeline="image-classification",
         dataset=source,
         model=classifier.describe(model_args, image_args.dataset_name, experiment.model),

@@ -19,8 +19,8 @@ from hf_winopt.compare.plan import Plan, Run
 from hf_winopt.compare.settings import Settings
 from hf_winopt.compare.summary import summarize
 from hf_winopt.files import write_json
+from hf_winopt.integrations.hub import WinOptModelCard
 from hf_winopt.public import ROOT
-from recipes import report
 from recipes.common import RecipeError, comparison, expand_arguments, leftovers
 from recipes.glue import demo, embedded, run_glue
 from recipes.glue.arguments import parse
@@ -288,8 +288,10 @@ def test_the_card_quotes_a_comparison(tmp_path):
 
 def test_the_comparison_stands_in_the_card(finished):
     results = json.loads((finished / "results.json").read_text())
-    assert results["comparison"] is None and "## Compared" not in report.model_card(results)
-    assert "## Compared\n\nIt is a tie.\n" in report.model_card({**results, "comparison": "It is a tie."})
+    assert results["comparison"] is None and "## Compared" not in str(WinOptModelCard.from_results(results))
+    assert "## Compared\n\nIt is a tie.\n" in str(
+        WinOptModelCard.from_results({**results, "comparison": "It is a tie."})
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ demo
