@@ -1,4 +1,4 @@
-"""Trainer, but that it finds the weights of a checkpoint under whatever names they were saved."""
+"""Trainer as the recipes need it: checkpoints found under whatever names, and cards of the recipes' own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import nn
 from transformers import Trainer
 
 
-class CheckpointTrainer(Trainer):
-    """Loads the weights of a checkpoint as `from_pretrained` does.
+class RecipeTrainer(Trainer):
+    """Loads the weights of a checkpoint as `from_pretrained` does, and leaves the model card to the recipe.
 
     transformers 5 saves some models, ViT among them, under the names that their weights once had. Trainer itself looks
     for the present names, leaves all other weights as they happen to be, and goes on with a warning (transformers issue
@@ -28,3 +28,11 @@ class CheckpointTrainer(Trainer):
             super()._load_best_model(*args, **kwargs)
             return
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the recipe's is made of its results, which are there when all is done."""
+
+    def push_report(self) -> None:
+        """With `--push_to_hub`, once the recipe has written its report."""
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Results and model card")

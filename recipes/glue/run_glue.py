@@ -26,7 +26,7 @@ from recipes import report
 from recipes.common import OneLineProgress, RecipeError, begin, check_saved_by, discard
 from recipes.glue import experiment
 from recipes.glue.arguments import parse
-from recipes.trainer import CheckpointTrainer
+from recipes.trainer import RecipeTrainer
 
 SCRIPT = "recipes/glue/run_glue.py"
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
     parts.model.accepts_loss_kwargs = False
     first, *others = parts.validation.values()
     timer = StepTimer()
-    trainer = CheckpointTrainer(
+    trainer = RecipeTrainer(
         model=parts.model,
         args=training_args,
         train_dataset=parts.train,
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
         report.write_report(run.folder, results)
         if title is None:
             print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
+    trainer.push_report()
     return results
 
 

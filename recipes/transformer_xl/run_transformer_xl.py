@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     if trainer.is_world_process_zero():
         report.write_report(run.folder, results)
         print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
+    trainer.push_report()
     return results
 
 

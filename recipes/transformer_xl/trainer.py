@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from recipes.common import RecipeError
+from recipes.trainer import RecipeTrainer
 from recipes.transformer_xl import perplexity
 from recipes.transformer_xl.memory import Memory
 from recipes.transformer_xl.streams import collate
 
 
-class TransfoXLTrainer(Trainer):
+class TransfoXLTrainer(RecipeTrainer):
     """Trains on `Streams` and evaluates on others.
 
     Args:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from transformers.trainer_callback import TrainerCallback
 
 from hf_winopt.integrations.timing import StepTimer
-from recipes.trainer import CheckpointTrainer
+from recipes.trainer import RecipeTrainer
 from recipes.vit.averaging import Averaging
 from recipes.vit.experiment import Experiment, steps_in_epoch
 from recipes.vit.images import Order, collate
@@ -21,7 +21,7 @@ from recipes.vit.scores import means, per_image
 from recipes.waiting import Waiting
 
 
-class ImageTrainer(CheckpointTrainer):
+class ImageTrainer(RecipeTrainer):
     """Trains the model of an `Experiment`.
 
     Args:
