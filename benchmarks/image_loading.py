@@ -26,7 +26,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
 from hf_winopt.files import write_json
-from recipes import report
+from hf_winopt.integrations.results import environment
 from recipes.vit.augment import Augment, Normalize
 from recipes.vit.images import Images
 from recipes.vit.rand_augment import RandAugment
@@ -105,7 +105,7 @@ def main() -> None:
         print(table(json.loads(arguments.report.read_text(encoding="utf-8"))))
         return
     torch.set_num_threads(1)
-    results = {"rows": measure(), "repeats": REPEATS, **report.environment()}
+    results = {"rows": measure(), "repeats": REPEATS, **environment()}
     print(table(results))
     if arguments.json is not None:
         write_json(arguments.json, results)

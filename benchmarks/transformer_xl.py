@@ -168,7 +168,7 @@ def main() -> None:
         print(table(rows))
     if args.json:
         from hf_winopt.files import write_json
-        from recipes.report import environment
+        from hf_winopt.integrations.results import environment
 
         write_json(args.json, {"rows": rows, **environment()})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,34 @@ def is_secret(option: str) -> bool:
     return bool(re.search(r"(^|_)(hub|auth|access|api|hf)_token$|^token$|_(api|access)_key$|password|secret", name))
 
 
+def program(processes: int = 1) -> list[str]:
+    """How a script is started that is to run as so many processes."""
+    return ["python"] if processes == 1 else ["accelerate", "launch", "--num_processes", str(processes)]
+
+
+def own_command(processes: int = 1) -> str | None:
+    """The command line of this process, one of so many, as `public_command` shows it.
+
+    None for a notebook, and for what was typed in.
+    """
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m" or not word.startswith("-"):
+            break
+        if word == "-c":
+            return None
+        if word in ("-X", "-W"):
+            next(words, None)
+    else:
+        return None
+    if word == "-m":
+        module = next(words, "")
+        return None if "kernel_launcher" in module else public_command([*program(processes), "-m", module], words)
+    if Path(word).parent == Path(sys.executable).parent and processes == 1:  # a console script, as hf-winopt itself is
+        return public_command([Path(word).name], words)
+    return public_command(program(processes), [word, *words])
+
+
 def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
     """`program` and `argv` as a shell takes them: without secrets, and of paths elsewhere only the last part."""
     words, secret = list(program), False
@@ -34,7 +63,8 @@ def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
 
 
 def public_text(text: str) -> str:
-    """A message with every absolute path in it as `public_path` shows it."""
+    """A message with every absolute path in it as `public_path` shows it, and no token of the Hub."""
+    text = re.sub(r"\bhf_[A-Za-z0-9]{20,}\b", "hf_TOKEN", text)
     return re.sub(r"(?:(?<=file://)|(?<![\w/.-]))/[\w.@+=-]+(?:/[\w.@+=-]+)+", lambda path: public_path(path[0]), text)
 
 

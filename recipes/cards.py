@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_winopt.integrations.hub import CARD_FILE, RESULTS_FILE
+from hf_winopt.integrations.report import CURVES_FILE
 from hf_winopt.public import ROOT
-from recipes.report import CURVES_FILE
 
 CARDS = ROOT / "model_cards"
 TRAININGS = {

@@ -18,7 +18,8 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_winopt.compare.report import quote
-from recipes.report import RESULTS_FILE, optimizer_name
+from hf_winopt.integrations.hub import RESULTS_FILE
+from hf_winopt.integrations.results import optimizer_name
 
 
 class RecipeError(ValueError):

@@ -1,6 +1,13 @@
 """What is shown of a command line to others."""
 
-from hf_winopt.public import ROOT, public_command, public_text
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_winopt.public import ROOT, own_command, public_command, public_text
 
 
 def test_public_command(tmp_path):
@@ -27,3 +34,35 @@ def test_public_text():
         "--data json:PATH_TO/x.json --label_key y"
     )
     assert public_text(text) == "No such file: 'PATH_TO/x.csv' (https://a.b/c/d, and/or, tests/x.py)"
+    assert public_text("--note hf_AbCdEfGhIjKlMnOpQrStUv and hf_winopt") == "--note hf_TOKEN and hf_winopt"
+
+
+@pytest.mark.parametrize(
+    ("words", "processes", "shown"),
+    [
+        (["HERE/train.py", "--lr", "1", "--hub_token", "x"], 1, "python train.py --lr 1"),
+        (["-u", "-X", "dev", "-Wignore", "train.py"], 1, "python train.py"),
+        (["train.py", "--out", "/home/ann/x"], 4, "accelerate launch --num_processes 4 train.py --out PATH_TO/x"),
+        (["-m", "train", "a b"], 1, "python -m train 'a b'"),
+        (["-m", "train"], 2, "accelerate launch --num_processes 2 -m train"),
+        (["BIN/hf-winopt", "run", "train.py", "--optim", "adan"], 1, "hf-winopt run train.py --optim adan"),
+        (["-m", "ipykernel_launcher", "-f", "x.json"], 1, None),
+        (["-c", "print(1)"], 1, None),
+        ([], 1, None),
+    ],
+)
+def test_own_command(words, processes, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"HERE": str(tmp_path), "BIN": str(Path(sys.executable).parent)}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, *words])
+    assert own_command(processes) == shown
+
+
+def test_own_command_of_a_real_process(tmp_path):
+    (tmp_path / "train.py").write_text("from hf_winopt.public import own_command; print(own_command())")
+    command = [sys.executable, "-u", str(tmp_path / "train.py"), "--hub_token", "x", "--lr", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "python train.py --lr 1", done.stderr

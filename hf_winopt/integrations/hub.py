@@ -14,6 +14,10 @@ from hf_winopt.optim.registry import OPTIMIZERS
 
 RESULTS_FILE = "results.json"
 CARD_FILE = "README.md"
+CURVES_FILE = "curves.png"
+
+FOLDER_OR_HUB_NAME = "FOLDER_OR_HUB_NAME"
+"""Stands in the results' `usage` as long as nobody knows where the model will be."""
 
 _METRICS = {
     "f1": "F1",
@@ -32,19 +36,21 @@ class WinOptModelCard(ModelCard):
     default_template_path = Path(__file__).with_name("card_template.md")
 
     @classmethod
-    def from_results(cls, results: Mapping[str, Any]) -> WinOptModelCard:
+    def from_results(cls, results: Mapping[str, Any], *, drawn: bool = True) -> WinOptModelCard:
         """The card of a run.
 
         Args:
-            results: as a recipe leaves them in `results.json`.
+            results: as a training leaves them in `results.json`.
+            drawn: whether there is a `curves.png` beside the card.
 
         Raises:
             ValueError: something is missing in them.
         """
         try:
-            return cls.from_template(_metadata(results), str(cls.default_template_path), **_context(results))
+            context = {**_context(results), "drawn": drawn}
+            return cls.from_template(_metadata(results), str(cls.default_template_path), **context)
         except KeyError as error:
-            raise ValueError(f"the results have no {error.args[0]!r}: they are not those of a recipe") from error
+            raise ValueError(f"the results have no {error.args[0]!r}: they are not those of a training") from error
 
     @classmethod
     def of_run(cls, folder: Path) -> WinOptModelCard:
@@ -56,17 +62,22 @@ class WinOptModelCard(ModelCard):
         try:
             results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(f"{folder} has no {RESULTS_FILE}: no recipe has finished there") from None
+            raise ValueError(f"{folder} has no {RESULTS_FILE}: no training has left any there") from None
         except ValueError as error:
             raise ValueError(f"{folder / RESULTS_FILE} is not valid JSON: {error}") from error
         if not isinstance(results, dict):
             raise ValueError(f"{folder / RESULTS_FILE} must hold an object")
-        return cls.from_results(results)
+        return cls.from_results(results, drawn=(folder / CURVES_FILE).exists())
 
 
 def readable(metric: str) -> str:
     """A metric's name, for people."""
     return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def drawn_as(metric: str) -> str:
+    """Its name beside a curve of the training loss."""
+    return "evaluation loss" if metric == "loss" else readable(metric)
 
 
 def score(value: float | None) -> str:
@@ -76,6 +87,8 @@ def score(value: float | None) -> str:
 
 def _metadata(results: Mapping[str, Any]) -> ModelCardData:
     data, model, optimizer = results["dataset"], results["model"], results["optimizer"]
+    # The Hub takes no result without its task and its data.
+    indexed = results["metrics"].items() if results["pipeline"] and data["name"] else ()
     scores = [
         EvalResult(
             task_type=results["pipeline"],
@@ -86,38 +99,45 @@ def _metadata(results: Mapping[str, Any]) -> ModelCardData:
             metric_type=metric,
             metric_value=value,
         )
-        for split, values in results["metrics"].items()
+        for split, values in indexed
         for metric, value in values.items()
         if value is not None
     ]
     return ModelCardData(
         language=data.get("language"),
         license=results.get("license"),
-        library_name="transformers",
+        library_name=results.get("library", "transformers"),
         pipeline_tag=results["pipeline"],
-        tags=["hf-winopt", optimizer["name"]],
+        tags=["hf-winopt", optimizer["name"], *results.get("tags", ())],
         datasets=[data["name"]] if data["source"] == "hub" else None,
-        metrics=[metric for metric in next(iter(results["metrics"].values())) if metric != "loss"],
+        metrics=[metric for metric in next(iter(results["metrics"].values()), ()) if metric != "loss"] or None,
         base_model=model["name"] if model["source"] == "hub" else None,
-        model_name=f"{model['name']} on {results['task']}",
-        eval_results=scores,
+        model_name=(results.get("name") or _title(results)) if scores else None,
+        eval_results=scores or None,
     )
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    return " on ".join(filter(None, (results["model"]["name"], results["task"])))
 
 
 def _context(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the template asks for."""
     optimizer, row = results["optimizer"], OPTIMIZERS.get(results["optimizer"]["name"])
     step, state = results["seconds_per_step"], results.get("state_bytes")
-    resumed = results["resumed_at_step"]
+    resumed, model = results["resumed_at_step"], results["model"]
     return {
-        **{name: results[name] for name in ("task", "dataset", "model", "optimizer", "command")},
+        **{name: results[name] for name in ("dataset", "model", "optimizer", "command")},
         **{name: results.get(name) for name in ("comparison", "usage")},
-        "headline": readable(results["headline"]),
-        "score_table": _table(("split", "metric", "value"), _score_rows(results["metrics"])),
+        "title": _title(results),
+        "state_of_training": _state_of_training(results),
+        "curves": _curves(results),
+        "score_table": results["metrics"] and _table(("split", "metric", "value"), _score_rows(results["metrics"])),
         "paper": row and row.paper,
         "formula": row and row.formula,
         "state_bytes": state,
         "state_megabytes": state and f"{state / 1e6:,.1f}",
+        "trained_parameters": _if_other(model.get("trained_parameters"), model["parameters"]),
         "option_table": _table(("option", "value"), _code(optimizer["options"])),
         "setting_table": _table(("setting", "value"), _code(results["training"])),
         "wall_seconds": f"{results['wall_seconds']:.0f}",
@@ -126,6 +146,34 @@ def _context(results: Mapping[str, Any]) -> dict[str, Any]:
         "versions": ", ".join(f"{name} {number}" for name, number in results["versions"].items()),
         "machine": ", ".join(f"{key} {value}" for key, value in results["machine"].items() if value is not None),
     }
+
+
+def _state_of_training(results: Mapping[str, Any]) -> str | None:
+    """What a reader must know of a model that is not at the end of its training, and of scores from before it."""
+    step, steps = results.get("step"), results["training"].get("steps")
+    scored, best = results.get("scored_at_step"), results.get("best")
+    said = []
+    if step is not None and step < steps:
+        finished = results.get("finished", True)
+        said.append(f"{'Stopped at' if finished else '**Not finished**: this is'} step {step} of {steps}.")
+    if best is not None and best["step"] != step:
+        said.append(f"The weights are those of step {best['step']}, chosen by {best['metric']}.")
+    elif scored != step and scored is not None:
+        said.append(f"The scores are those of step {scored}.")
+    return " ".join(said) or None
+
+
+def _curves(results: Mapping[str, Any]) -> str:
+    """What is on the picture."""
+    shown = ["Training loss"] * bool(results["history"]["train"])
+    headline = results["headline"]
+    if any(headline in entry for entry in results["history"]["evaluation"]):
+        shown.append(drawn_as(headline))
+    return " and ".join(shown)
+
+
+def _if_other(value: Any, than: Any) -> Any:
+    return None if value == than else value
 
 
 def _score_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, str, str]]:

@@ -11,9 +11,14 @@ from transformers.trainer_callback import TrainerCallback
 
 
 class StepTimer(TrainerCallback):
-    """Seconds of each optimizer step, forward and backward included; loading data and evaluating are not."""
+    """Seconds of each optimizer step, forward and backward included; loading data and evaluating are not.
 
-    def __init__(self) -> None:
+    Args:
+        synchronize: wait for the GPU at both ends of a step. Without, a step is as long as Trainer waits for it.
+    """
+
+    def __init__(self, *, synchronize: bool = True) -> None:
+        self.synchronize = synchronize
         self.seconds: list[float] = []
         self._start = 0.0
 
@@ -27,9 +32,8 @@ class StepTimer(TrainerCallback):
         """What has passed since the step began and is not the step's: loading data, in a loop of one's own."""
         self._start += seconds
 
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
+    def _now(self) -> float:
+        if self.synchronize and torch.cuda.is_available():
             torch.cuda.synchronize()  # the step is done when the GPU says so
         return time.perf_counter()
 

@@ -1,11 +1,13 @@
 """Trainer by name: `TrainingArguments(optim="adamw_win")`.
 
-Two hooks, both run when (and only if) the module in question is imported:
+Hooks that run when (and only if) the module in question is imported:
 
 - `transformers.training_args`: the names become members of `OptimizerNames`, so that `TrainingArguments`, its
   subclasses, `HfArgumentParser` and `set_optimizer` accept them;
 - `transformers.trainer`: `Trainer.get_optimizer_cls_and_kwargs`, a public static method of 4.57 and of 5.x,
-  answers for them, and `DEFAULT_CALLBACKS` gains the callback that turns `agr_stop_ratio` into steps.
+  answers for them, `DEFAULT_CALLBACKS` gains the callback that turns `agr_stop_ratio` into steps and the one of
+  `cards`, and Trainer writes our model card;
+- what Trainer pushes is kept free of what is private (`private`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import logging
 from types import ModuleType
 from typing import Any
 
-from hf_winopt.integrations import names
+from hf_winopt.integrations import names, private
 from hf_winopt.integrations.names import register_optimizer
 from hf_winopt.integrations.on_import import when_imported
 from hf_winopt.integrations.options import optimizer_kwargs, typed_options
@@ -29,10 +31,13 @@ logger = logging.getLogger(__name__)
 def install() -> None:
     """Let `transformers` accept the names of `hf-winopt list`, without importing it. May be repeated."""
     when_imported("transformers.training_args", lambda module: names.publish(module.OptimizerNames))
+    when_imported("transformers.training_args", private.hide_in_arguments)
+    when_imported("transformers.trainer_callback", private.find_the_best_again)
     when_imported("transformers.trainer", _extend_trainer)
 
 
 def _extend_trainer(module: ModuleType) -> None:
+    from hf_winopt.integrations import cards
     from hf_winopt.integrations.callbacks import AGRStopCallback
 
     theirs = module.Trainer.get_optimizer_cls_and_kwargs
@@ -48,4 +53,5 @@ def _extend_trainer(module: ModuleType) -> None:
         return entry.optimizer_class(model), optimizer_kwargs(entry, args)
 
     module.Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
-    module.DEFAULT_CALLBACKS.append(AGRStopCallback)
+    cards.extend(module.Trainer)
+    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, cards.WinOptCardCallback))

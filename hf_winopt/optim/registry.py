@@ -134,6 +134,16 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
+def name_of(optimizer: RuleOptimizer) -> str | None:
+    """The name that stands for an optimizer as it was made; None if there is none for its class with its options."""
+    group, rows = optimizer.param_groups[0], {}
+    for row in _ROWS:
+        made_with = {**row.defaults, **row.fixed}
+        if type(optimizer) is row.cls and all(group.get(option) == value for option, value in made_with.items()):
+            rows[row.name] = len(made_with)
+    return max(rows, key=lambda name: rows[name], default=None)
+
+
 def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimizer:
     """Make the optimizer that a name stands for.
 

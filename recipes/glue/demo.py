@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runs = {name: _train(name, optim, args) for name, optim in OPTIMIZERS.items()}
 
+    from hf_winopt.integrations.report import draw_curves
     from recipes.glue.side_by_side import table
-    from recipes.report import draw_curves
 
     picture = args.output_dir / "curves.png"
     draw_curves(picture, runs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from recipes import report
+from hf_winopt.integrations.results import Finished, Results
 from recipes.common import RecipeError
 from recipes.glue.arguments import Arguments
 from recipes.glue.data import describe_source, load_task
@@ -81,7 +81,7 @@ def prepare(arguments: Arguments) -> Experiment:
     )
 
 
-def results(arguments: Arguments, experiment: Experiment, finished: report.Finished) -> report.Results:
+def results(arguments: Arguments, experiment: Experiment, finished: Finished) -> Results:
     """What `report.write_report` takes."""
     model_args, data_args, _ = arguments
     task = experiment.task

@@ -21,8 +21,9 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 import hf_winopt  # noqa: F401  (makes `--optim adamw_win` and the others known to Trainer)
+from hf_winopt.integrations import report
+from hf_winopt.integrations.results import Finished, Results
 from hf_winopt.integrations.timing import StepTimer
-from recipes import report
 from recipes.common import OneLineProgress, RecipeError, begin, check_saved_by, discard
 from recipes.glue import experiment
 from recipes.glue.arguments import parse
@@ -31,7 +32,7 @@ from recipes.trainer import RecipeTrainer
 SCRIPT = "recipes/glue/run_glue.py"
 
 
-def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> report.Results:
+def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> Results:
     """Train, evaluate and write the report; returns its results. With a title: one progress line, no log lines."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(SCRIPT, argv)
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None, *, title: str | None = None) -> repo
     scores = trainer.evaluate()
 
     wall_seconds = time.perf_counter() - start
-    finished = report.Finished(
+    finished = Finished(
         SCRIPT, argv, training_args, trainer.optimizer, trainer.state, timer, scores, run.compared, wall_seconds
     )
     results = experiment.results(arguments, parts, finished)

@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
 
+from hf_winopt.integrations import report
+from hf_winopt.integrations.results import Finished, Results, describe_training
 from hf_winopt.integrations.timing import StepTimer
-from recipes import report
 from recipes.accelerated import (
     Progress,
     begin_state,
@@ -48,7 +49,7 @@ from recipes.waiting import Waiting
 SCRIPT = "recipes/glue/run_glue_no_trainer.py"
 
 
-def main(argv: Sequence[str] | None = None) -> report.Results:
+def main(argv: Sequence[str] | None = None) -> Results:
     """Train, evaluate and write the report; returns its results."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(SCRIPT, argv)
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         discard(run.old_files)
-    accelerator.init_trackers("glue", config=report.describe_training(args, steps))
+    accelerator.init_trackers("glue", config=describe_training(args, steps))
     progress = Progress(state, accelerator, steps_in_epoch)
     first_epoch, steps_taken = divmod(state.global_step, steps_in_epoch)
     read = steps_taken * args.gradient_accumulation_steps
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
 
     scores = evaluate()
     wall_seconds = time.perf_counter() - start
-    finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
+    finished = Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
     results = experiment.results(arguments, parts, finished)
     save_model(accelerator, model, parts.tokenizer, run.folder)
     if accelerator.is_main_process:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = {run["optimizer"]["name"]: run for run in (json.loads(path.read_text()) for path in args.results)}
     print(table(runs))
     if args.png:
-        from recipes.report import draw_curves
+        from hf_winopt.integrations.report import draw_curves
 
         draw_curves(args.png, runs)
 

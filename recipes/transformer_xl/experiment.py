@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from hf_winopt.integrations.results import Finished, Results
 from hf_winopt.public import public_name
-from recipes import report
 from recipes.common import RecipeError, check_unfinished
 from recipes.transformer_xl import streams, text, vocabulary
 from recipes.transformer_xl.arguments import Arguments, ModelArguments, TextArguments
@@ -96,7 +96,7 @@ def eval_config(text_args: TextArguments) -> dict[str, Any]:
     }
 
 
-def results(arguments: Arguments, experiment: Experiment, finished: report.Finished) -> report.Results:
+def results(arguments: Arguments, experiment: Experiment, finished: Finished) -> Results:
     """What `report.write_report` takes."""
     model_args, text_args, _ = arguments
     source = text.describe(text_args.dataset_name, text_args.dataset_config_name)

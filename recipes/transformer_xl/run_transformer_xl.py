@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from transformers import set_seed
 
 import hf_winopt  # noqa: F401  (makes `--optim adam_win` and the others known to Trainer)
+from hf_winopt.integrations import report
+from hf_winopt.integrations.results import Finished, Results
 from hf_winopt.integrations.timing import StepTimer
-from recipes import report
 from recipes.common import RecipeError, begin, check_saved_by, discard
 from recipes.transformer_xl import experiment
 from recipes.transformer_xl.arguments import parse
@@ -30,7 +31,7 @@ from recipes.transformer_xl.trainer import TransfoXLTrainer
 SCRIPT = "recipes/transformer_xl/run_transformer_xl.py"
 
 
-def main(argv: Sequence[str] | None = None) -> report.Results:
+def main(argv: Sequence[str] | None = None) -> Results:
     """Train, evaluate and write the report; returns its results."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(SCRIPT, argv)
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
     scores = {**trainer.evaluate(), **trainer.evaluate(parts.test, metric_key_prefix="eval_test")}
 
     wall_seconds = time.perf_counter() - start
-    finished = report.Finished(
+    finished = Finished(
         SCRIPT, argv, training_args, trainer.optimizer, trainer.state, timer, scores, run.compared, wall_seconds
     )
     results = experiment.results(arguments, parts, finished)

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
 
+from hf_winopt.integrations import report
+from hf_winopt.integrations.results import Finished, Results, describe_training
 from hf_winopt.integrations.timing import StepTimer
-from recipes import report
 from recipes.accelerated import (
     Progress,
     begin_state,
@@ -45,7 +46,7 @@ from recipes.waiting import Waiting
 SCRIPT = "recipes/transformer_xl/run_transformer_xl_no_trainer.py"
 
 
-def main(argv: Sequence[str] | None = None) -> report.Results:
+def main(argv: Sequence[str] | None = None) -> Results:
     """Train, evaluate and write the report; returns its results."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(SCRIPT, argv)
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         loader(parts.validation, args.eval_batch_size),
         loader(parts.test, args.eval_batch_size),
     )
-    accelerator.init_trackers("transformer_xl", config=report.describe_training(args, steps))
+    accelerator.init_trackers("transformer_xl", config=describe_training(args, steps))
 
     def evaluate(streams: Streams, batches: DataLoader, prefix: str) -> dict[str, float]:
         model.eval()
@@ -139,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> report.Results:
         **evaluate(parts.test, test, experiment.PREFIXES["test"]),
     }
     wall_seconds = time.perf_counter() - start
-    finished = report.Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
+    finished = Finished(SCRIPT, argv, args, optimizer, state, timer, scores, run.compared, wall_seconds)
     results = experiment.results(arguments, parts, finished)
     save_model(accelerator, model, parts.tokenizer, run.folder)
     if accelerator.is_main_process:

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
-from recipes import report
+from hf_winopt.integrations import report
+from hf_winopt.integrations.results import Finished, Results
 from recipes.vit import classifier, sources
 from recipes.vit.arguments import Arguments, AugmentArguments
 from recipes.vit.augment import Augment
@@ -111,9 +112,7 @@ def steps_in_epoch(experiment: Experiment, args: TrainingArguments) -> int:
     return math.ceil(math.ceil(batches / args.world_size) / args.gradient_accumulation_steps)
 
 
-def results(
-    arguments: Arguments, experiment: Experiment, finished: report.Finished, waiting: Waiting
-) -> report.Results:
+def results(arguments: Arguments, experiment: Experiment, finished: Finished, waiting: Waiting) -> Results:
     """What `report.write_report` takes; `waiting` is that for data."""
     model_args, image_args, _, _ = arguments
     source = sources.describe(image_args.dataset_name, image_args.dataset_config_name, image_args.data_dir)
@@ -131,7 +130,7 @@ def results(
     )
 
 
-def summary(results: report.Results) -> str:
+def summary(results: Results) -> str:
     """What the scripts print at the end."""
     share = f"waiting for data: {results['waiting_for_data']:.1%} of the time of the training steps"
     return f"{report.summary(results)}\n{share}"

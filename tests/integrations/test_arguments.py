@@ -1,9 +1,7 @@
 """The options as typed arguments."""
 
-import copy
 import dataclasses
 import logging
-import pickle
 
 import pytest
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, Trainer, TrainingArguments
@@ -150,15 +148,3 @@ def test_the_ratio_becomes_steps(said, make_trainer):
     trainer.train()
     assert trainer.state.max_steps == 12
     assert [group["agr_steps"] for group in trainer.optimizer.param_groups] == [10, 10]
-
-
-def test_a_pickle_has_no_token_and_no_folder_of_this_machine(tmp_path):
-    """Trainer pushes its arguments, pickled."""
-    args = WinOptTrainingArguments(str(tmp_path / "out"), hub_token="hf_secret", optim="adamw_win", report_to=[])
-    opened = pickle.loads(pickle.dumps(args))
-    assert opened.hub_token is None and opened.output_dir == "PATH_TO/out"
-    assert b"hf_secret" not in pickle.dumps(args) and str(tmp_path).encode() not in pickle.dumps(args)
-    assert (opened.optim, opened.learning_rate) == ("adamw_win", args.learning_rate)
-    for same in (args, copy.copy(args), copy.deepcopy(args), dataclasses.replace(args)):
-        assert (same.hub_token, same.output_dir) == ("hf_secret", str(tmp_path / "out"))
-    assert copy.copy(args) is not args and type(copy.deepcopy(args)) is WinOptTrainingArguments

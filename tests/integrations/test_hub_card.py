@@ -109,7 +109,7 @@ def test_results_that_are_none(tmp_path, capsys):
     without = {key: value for key, value in RESULTS.items() if key != "metrics"}
     with pytest.raises(ValueError, match="the results have no 'metrics'"):
         WinOptModelCard.from_results(without)
-    for content, message in ((None, "no recipe has finished there"), ("{", "not valid JSON"), ("[]", "an object")):
+    for content, message in ((None, "no training has left any there"), ("{", "not valid JSON"), ("[]", "an object")):
         if content is not None:
             (tmp_path / "results.json").write_text(content)
         assert cli.main(["card", str(tmp_path)]) == 1

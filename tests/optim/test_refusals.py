@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_winopt import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, create_optimizer
+from hf_winopt.optim.registry import name_of
 
 CLASSES = (AdamW, Adam, LAMB, SGD, Adan, AdaL)
 
@@ -150,3 +151,10 @@ def test_the_table_is_complete():
     for name, row in OPTIMIZERS.items():
         assert row.name == name and row.when and row.paper and row.formula
         assert len(row.when) < 80
+
+
+def test_an_optimizer_is_known_by_its_name_again():
+    for name in OPTIMIZERS:
+        assert name_of(create_optimizer(name, parameter(), lr=1e-2)) == name
+    assert name_of(AdamW(parameter(), acceleration="win", weight_decay=0.3)) == "adamw_win"
+    assert name_of(AdamW(parameter())) is None

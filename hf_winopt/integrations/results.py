@@ -1,17 +1,15 @@
-"""What a recipe leaves behind: `results.json`, and made from it alone, `curves.png` and the model card `README.md`.
+"""What a training has to say when it is over: the content of its `results.json`.
 
-None of the three names a user, an absolute path or a token.
+It names no user, no absolute path and no token.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,35 +17,17 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
 from hf_winopt.compare.recorder import state_bytes
-from hf_winopt.drawing import colour, picture
-from hf_winopt.files import plain, write_atomically, write_json
-from hf_winopt.integrations.hub import CARD_FILE, RESULTS_FILE, WinOptModelCard, readable, score
+from hf_winopt.files import plain
+from hf_winopt.integrations import names
+from hf_winopt.integrations.hub import FOLDER_OR_HUB_NAME
 from hf_winopt.integrations.timing import StepTimer
-from hf_winopt.public import public_command
+from hf_winopt.optim.base import RuleOptimizer
+from hf_winopt.optim.registry import name_of
+from hf_winopt.public import program, public_command
 
 Results = dict[str, Any]
 
-CURVES_FILE = "curves.png"
-
-
-def write_report(folder: Path, results: Results) -> None:
-    """The three files; `results.json` comes last, since it marks the run as finished."""
-    results = plain(results)
-    draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
-    write_atomically(folder / CARD_FILE, str(WinOptModelCard.from_results(results)))
-    write_json(folder / RESULTS_FILE, results)
-
-
-def summary(results: Results) -> str:
-    """The final scores, a line for each validation set."""
-    return "\n".join(
-        f"{results['task']}, {split}: "
-        + ", ".join(f"{readable(name)} {score(value)}" for name, value in scores.items())
-        for split, scores in results["metrics"].items()
-    )
-
-
-# ---------------------------------------------------------------------------------------- parts of the results
+_TIMES = {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +66,8 @@ class Finished:
             training: what else the result depends on.
             more: `task`, `pipeline`, `dataset`, `model`, and what only some recipes have.
         """
+        if self.arguments.push_to_hub and self.arguments.hub_model_id and more.get("usage"):
+            more["usage"] = more["usage"].replace(FOLDER_OR_HUB_NAME, self.arguments.hub_model_id)
         return {
             **more,
             "optimizer": describe_optimizer(self.optimizer, self.arguments),
@@ -102,7 +84,7 @@ class Finished:
             "comparison": self.compared,
             "resumed_at_step": self.state.global_step - len(self.timer.seconds),
             **environment(),
-            "command": public_command(["python", self.script], self.argv),
+            "command": public_command([*program(self.arguments.world_size), self.script], self.argv),
         }
 
 
@@ -114,10 +96,13 @@ def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str
     options = {
         key: plain(value)
         for key, value in optimizer.param_groups[0].items()
-        if key not in left_out and value is not None and value is not False
+        if key not in left_out and value is not None and value is not False and (key, value) != ("max_grad_norm", 0.0)
     }
+    name = optimizer_name(arguments)
+    if isinstance(optimizer, RuleOptimizer) and names.lookup(name) is None:  # given to Trainer itself
+        name = name_of(optimizer) or type(optimizer).__name__
     return {
-        "name": optimizer_name(arguments),
+        "name": name,
         "class": type(optimizer).__name__,
         "options": {key: value for key, value in options.items() if not isinstance(value, dict)},
     }
@@ -150,17 +135,22 @@ def split_log(log: Iterable[Mapping[str, Any]], prefixes: Mapping[str, str], met
     evaluation: dict[tuple[int, str], dict[str, Any]] = {}
     for entry in log:
         for split, prefix in prefixes.items():
-            if f"{prefix}loss" in entry:
-                scores = {name: entry[prefix + name] for name in ("loss", *metrics)}
+            if scores := {name: entry[prefix + name] for name in ("loss", *metrics) if prefix + name in entry}:
                 # The first of two at the same step: the second may be of the best model, not of this step's.
                 evaluation.setdefault((entry["step"], split), {"step": entry["step"], "split": split, **scores})
     return {"train": train, "evaluation": list(evaluation.values())}
 
 
-def environment() -> dict[str, dict[str, Any]]:
-    """Versions and machine: what a number depends on, and nothing that tells whose machine it was."""
+def is_score(key: str, prefix: str, value: Any) -> bool:
+    """Whether an entry of an evaluation's log is of what was evaluated; how long it took stands there too."""
+    name = key.removeprefix(prefix)
+    return key != name and name not in _TIMES and isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def environment(*more: str | None) -> dict[str, dict[str, Any]]:
+    """Versions, of `more` packages too, and machine: what a number depends on, but not whose machine it was."""
     versions = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "accelerate", "hf_winopt"):
+    for name in filter(None, ("torch", "transformers", "accelerate", *more, "hf_winopt")):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:  # a checkout that is not installed
@@ -172,31 +162,3 @@ def environment() -> dict[str, dict[str, Any]]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     return {"versions": versions, "machine": machine}
-
-
-# ------------------------------------------------------------------------------------------------ the picture
-
-
-def draw_curves(path: Path, runs: Mapping[str, Results]) -> None:
-    """Training loss and headline metric against steps, one colour a run."""
-    first = next(iter(runs.values()))
-    metric = first["headline"]
-    splits = list(first["metrics"])
-    with picture(path, f"{first['task']}, {first['model']['name']}", size=(10, 4)) as figure:
-        left, right = figure.subplots(1, 2, sharex=True)
-        for index, (label, results) in enumerate(runs.items()):
-            train, evaluation = results["history"]["train"], results["history"]["evaluation"]
-            marker = "o" if len(train) == 1 else None
-            left.plot(*_points(train, "loss"), color=colour(index), label=label, linewidth=1.6, marker=marker)
-            for split, line in zip(splits, ("-", "--"), strict=False):
-                points = _points([entry for entry in evaluation if entry["split"] == split], metric)
-                name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {score(points[1][-1])}"
-                right.plot(*points, line, color=colour(index), label=name, linewidth=1.6, marker="o", markersize=3.5)
-        left.set(title="Training loss", xlabel="steps")
-        right.set(title=f"{readable(metric)[0].upper()}{readable(metric)[1:]}", xlabel="steps")
-        left.legend(loc="upper right")  # where a falling loss leaves room
-        right.legend()
-
-
-def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    return [entry["step"] for entry in history], [math.nan if entry[key] is None else entry[key] for entry in history]
