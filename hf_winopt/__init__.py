@@ -13,6 +13,7 @@ from .integrations.transformers import register_optimizer
 from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, create_optimizer
 
 if TYPE_CHECKING:
+    from .integrations.cards import WinOptCardCallback
     from .integrations.training_arguments import WinOptTrainingArguments
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "AdamW",
     "Adan",
     "WinOptArguments",
+    "WinOptCardCallback",
     "WinOptTrainingArguments",
     "create_optimizer",
     "register_optimizer",
@@ -40,4 +42,8 @@ def __getattr__(name: str) -> Any:
         from .integrations.training_arguments import WinOptTrainingArguments
 
         return WinOptTrainingArguments
+    if name == "WinOptCardCallback":
+        from .integrations.cards import WinOptCardCallback
+
+        return WinOptCardCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

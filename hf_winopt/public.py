@@ -62,6 +62,16 @@ def public_command(program: Sequence[str], argv: Iterable[str]) -> str:
     return " ".join(words)
 
 
+def wrapped(command: str, width: int = 100) -> str:
+    """A command in lines of a width that can be read, an option and its values in one."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):  # values with spaces are quoted, and begin with a quote
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines).strip()
+
+
 def public_text(text: str) -> str:
     """A message with every absolute path in it as `public_path` shows it, and no token of the Hub."""
     text = re.sub(r"\bhf_[A-Za-z0-9]{20,}\b", "hf_TOKEN", text)

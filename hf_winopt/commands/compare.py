@@ -94,7 +94,7 @@ def make_report(out: Path, asked: Settings) -> str:
     result = summary.summarize(asked, plan, outcomes)
     result["pictures"] = pictures.draw(out, asked, result, outcomes)
     result["machines"] = archive.load_machines(out)
-    write_json(out / "summary.json", result)
+    write_json(out / summary.SUMMARY_FILE, result)
     text = report.write(result)
     write_atomically(out / "report.md", text)
     return text

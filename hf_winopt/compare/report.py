@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hf_winopt.bench.table import markdown
 from hf_winopt.compare.figures import duration, number, readable, signed
 from hf_winopt.compare.outcome import FINISHED
 from hf_winopt.compare.statistics import BETTER, CONFIDENCE, FEWEST, NO_RESULT, NOT_ENOUGH, TIE, WORSE
-from hf_winopt.compare.summary import Summary
+from hf_winopt.compare.summary import SUMMARY_FILE, Summary
+from hf_winopt.public import wrapped
 
 KEPT = ("`runs.jsonl`", "`plan.json`", "`machine.json`")
 
@@ -55,8 +57,24 @@ def quote(summary: Summary, optim: str) -> str:
     if mine is None:
         raise ValueError(f"the comparison is of {', '.join(row['label'] for row in rows)}, and not of {optim}")
     shown = [row for row in rows if row is mine or row["label"] == summary["baseline"]]
-    said = (_unfinished(summary), _sentence(summary, mine), results_table({**summary, "optimizers": shown}))
+    others = (
+        f"Not of this model: other trainings, by the command below, of {len(rows)} optimizers"
+        f"{' that were tuned alike' * summary['tuned']}, with {summary['seeds']} fresh seeds each."
+    )
+    said = (others, _unfinished(summary), _sentence(summary, mine), results_table({**summary, "optimizers": shown}))
     return "\n\n".join(filter(None, (*said, _how_to_read(summary), _command(summary))))
+
+
+def quote_folder(folder: Path, optim: str) -> str:
+    """`quote`, of what `hf-winopt compare --out FOLDER` has left.
+
+    Raises:
+        ValueError: there is no such comparison, or it is not of this optimizer.
+    """
+    try:
+        return quote(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")), optim)
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"no comparison can be read there: {error}") from None
 
 
 def _parts(summary: Summary) -> Iterator[str]:
@@ -246,13 +264,7 @@ def _made(summary: Summary) -> str:
 
 
 def _command(summary: Summary) -> str:
-    """The command line in lines of a width that can be read, an option and its values in one."""
-    lines = [""]
-    for part in re.split(r" (?=--)", summary["command"]):  # values with spaces are quoted, and begin with a quote
-        if lines[-1] and len(lines[-1]) + len(part) > 100:
-            lines.append("   ")
-        lines[-1] += f" {part}"
-    return "```sh\n" + " \\\n".join(lines).strip() + "\n```"
+    return f"```sh\n{wrapped(summary['command'])}\n```"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

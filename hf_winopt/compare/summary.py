@@ -29,6 +29,8 @@ from hf_winopt.public import public_command
 
 Summary = dict[str, Any]
 
+SUMMARY_FILE = "summary.json"
+
 
 def summarize(settings: Settings, plan: Plan, outcomes: Outcomes) -> Summary:
     """Everything the report says but versions, machine and time of day.

@@ -21,7 +21,7 @@ from typing import Any
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from hf_winopt.files import write_atomically, write_json
+from hf_winopt.files import plain, write_atomically, write_json
 from hf_winopt.integrations.hub import CARD_FILE, CURVES_FILE, RESULTS_FILE, WinOptModelCard
 from hf_winopt.integrations.private import hide_in_checkpoint
 from hf_winopt.integrations.timing import StepTimer
@@ -61,7 +61,7 @@ class WinOptCardCallback(StepTimer):
 
         folder = Path(trainer.args.output_dir)
         wall_seconds = (self._ended or time.perf_counter()) - self._begun
-        results = results_of(trainer, self, wall_seconds, self.said, finished=bool(self._ended))
+        results = plain(results_of(trainer, self, wall_seconds, self.said, finished=bool(self._ended)))
         drawn = False
         if _is_ours(folder / RESULTS_FILE):
             if find_spec("matplotlib") is not None:
@@ -95,7 +95,7 @@ def extend(trainer_class: Any) -> None:
             create(self, *args, **kwargs)
             return
         said = dict(signature.bind(self, *args, **kwargs).arguments)
-        callback.said = {name: value for name, value in said.items() if name != "self" and value is not None}
+        callback.said |= {name: value for name, value in said.items() if name != "self" and value is not None}
         if not _survives(callback.write, self):
             create(self, *args, **kwargs)
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_winopt.compare.figures import duration
+from hf_winopt.files import plain
 from hf_winopt.optim.registry import OPTIMIZERS
+from hf_winopt.public import wrapped
 
 RESULTS_FILE = "results.json"
 CARD_FILE = "README.md"
 CURVES_FILE = "curves.png"
 
+EVALUATION = "evaluation"
+"""What stands for a split of the data whose name is not known."""
 FOLDER_OR_HUB_NAME = "FOLDER_OR_HUB_NAME"
 """Stands in the results' `usage` as long as nobody knows where the model will be."""
 
@@ -46,9 +52,12 @@ class WinOptModelCard(ModelCard):
         Raises:
             ValueError: something is missing in them.
         """
+        results = plain(results)  # YAML has no word for numbers of numpy's
         try:
             context = {**_context(results), "drawn": drawn}
-            return cls.from_template(_metadata(results), str(cls.default_template_path), **context)
+            card = cls.from_template(_metadata(results), str(cls.default_template_path), **context)
+            card.content = card.content.rstrip("\n") + "\n"
+            return card
         except KeyError as error:
             raise ValueError(f"the results have no {error.args[0]!r}: they are not those of a training") from error
 
@@ -59,15 +68,25 @@ class WinOptModelCard(ModelCard):
         Raises:
             ValueError: there are no results in it.
         """
-        try:
-            results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{folder} has no {RESULTS_FILE}: no training has left any there") from None
-        except ValueError as error:
-            raise ValueError(f"{folder / RESULTS_FILE} is not valid JSON: {error}") from error
-        if not isinstance(results, dict):
-            raise ValueError(f"{folder / RESULTS_FILE} must hold an object")
-        return cls.from_results(results, drawn=(folder / CURVES_FILE).exists())
+        return cls.from_results(read_results(folder), drawn=(folder / CURVES_FILE).exists())
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What a training has left in a folder to say.
+
+    Raises:
+        ValueError: there are no results in it.
+    """
+    file = folder / RESULTS_FILE
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has no {RESULTS_FILE}: no training has left any there") from None
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(results, dict):
+        raise ValueError(f"{file} must hold an object")
+    return results
 
 
 def readable(metric: str) -> str:
@@ -82,7 +101,9 @@ def drawn_as(metric: str) -> str:
 
 def score(value: float | None) -> str:
     """A metric's value, for people."""
-    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def _metadata(results: Mapping[str, Any]) -> ModelCardData:
@@ -92,11 +113,13 @@ def _metadata(results: Mapping[str, Any]) -> ModelCardData:
     scores = [
         EvalResult(
             task_type=results["pipeline"],
-            dataset_type=data["name"],
+            # Names that say where data is made or lies ("embedded") stand for several sets of it.
+            dataset_type=data["name"] if data["source"] == "hub" else _slug(data["title"]),
             dataset_name=data["title"],
             dataset_config=data.get("config"),
-            dataset_split=split,
+            dataset_split=None if split == EVALUATION else split,
             metric_type=metric,
+            metric_name=readable(metric),
             metric_value=value,
         )
         for split, values in indexed
@@ -117,6 +140,10 @@ def _metadata(results: Mapping[str, Any]) -> ModelCardData:
     )
 
 
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
 def _title(results: Mapping[str, Any]) -> str:
     return " on ".join(filter(None, (results["model"]["name"], results["task"])))
 
@@ -127,22 +154,24 @@ def _context(results: Mapping[str, Any]) -> dict[str, Any]:
     step, state = results["seconds_per_step"], results.get("state_bytes")
     resumed, model = results["resumed_at_step"], results["model"]
     return {
-        **{name: results[name] for name in ("dataset", "model", "optimizer", "command")},
+        **{name: results[name] for name in ("dataset", "optimizer")},
+        "command": results["command"] and wrapped(results["command"], width=80),
         **{name: results.get(name) for name in ("comparison", "usage")},
         "title": _title(results),
         "state_of_training": _state_of_training(results),
         "curves": _curves(results),
         "score_table": results["metrics"] and _table(("split", "metric", "value"), _score_rows(results["metrics"])),
         "paper": row and row.paper,
-        "formula": row and row.formula,
+        "formula": row and re.sub(r"(\d) (.+?)(?=, \d|$)", r"\1 (\2)", row.formula),
         "state_bytes": state,
         "state_megabytes": state and f"{state / 1e6:,.1f}",
-        "trained_parameters": _if_other(model.get("trained_parameters"), model["parameters"]),
+        "trained_parameters": _trained(model),
+        "parameters": f"{model['parameters']:,}",
         "option_table": _table(("option", "value"), _code(optimizer["options"])),
         "setting_table": _table(("setting", "value"), _code(results["training"])),
-        "wall_seconds": f"{results['wall_seconds']:.0f}",
+        "wall_time": duration(results["wall_seconds"]),
         "resumed": f" from step {resumed} on" if resumed else "",
-        "step": "a step not measured" if step is None else f"{1000 * step:.1f} ms a step (median)",
+        "step": "the time of a step was not measured" if step is None else f"{1000 * step:.1f} ms a step (median)",
         "versions": ", ".join(f"{name} {number}" for name, number in results["versions"].items()),
         "machine": ", ".join(f"{key} {value}" for key, value in results["machine"].items() if value is not None),
     }
@@ -160,6 +189,8 @@ def _state_of_training(results: Mapping[str, Any]) -> str | None:
         said.append(f"The weights are those of step {best['step']}, chosen by {best['metric']}.")
     elif scored != step and scored is not None:
         said.append(f"The scores are those of step {scored}.")
+    if any(scores.get("loss", 0) is None for scores in results["metrics"].values()):
+        said.append("**The training diverged**: the loss is no number.")
     return " ".join(said) or None
 
 
@@ -172,8 +203,10 @@ def _curves(results: Mapping[str, Any]) -> str:
     return " and ".join(shown)
 
 
-def _if_other(value: Any, than: Any) -> Any:
-    return None if value == than else value
+def _trained(model: Mapping[str, Any]) -> str | None:
+    """How many of its parameters were trained, if not all."""
+    trained = model.get("trained_parameters", model["parameters"])
+    return None if trained == model["parameters"] else f"{trained:,}"
 
 
 def _score_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, str, str]]:
@@ -183,7 +216,8 @@ def _score_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple
 
 
 def _code(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, f"`{value}`") for name, value in values.items()]
+    """What is off says nothing."""
+    return [(name, f"`{value}`") for name, value in values.items() if value is not None and value is not False]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

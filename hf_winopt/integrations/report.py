@@ -12,6 +12,11 @@ from hf_winopt.files import plain, write_atomically, write_json
 from hf_winopt.integrations.hub import CARD_FILE, CURVES_FILE, RESULTS_FILE, WinOptModelCard, drawn_as, readable, score
 from hf_winopt.integrations.results import Results
 
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"linestyle": "-", "marker": "o", "markersize": 3.5},
+    {"linestyle": "--", "marker": "s", "markersize": 3.5},
+)
+
 
 def write_report(folder: Path, results: Results) -> None:
     """The three files; `results.json` comes last, since it marks the run as finished."""
@@ -61,13 +66,15 @@ def _draw_scores(axes: Any, runs: Mapping[str, Results]) -> None:
     first = next(iter(runs.values()))
     metric, splits = first["headline"], list(first["metrics"])
     for index, (label, results) in enumerate(runs.items()):
-        for split, line in zip(splits, ("-", "--"), strict=False):
+        for split, style in zip(splits, _STYLES, strict=False):
             evaluation = [entry for entry in results["history"]["evaluation"] if entry["split"] == split]
             if not (evaluation := _with(evaluation, metric)):
                 continue
             points = _points(evaluation, metric)
             name = f"{label if len(splits) == 1 else f'{label}, {readable(split)}'}: {score(points[1][-1])}"
-            axes.plot(*points, line, color=colour(index), label=name, linewidth=1.6, marker="o", markersize=3.5)
+            if len(evaluation) == 1:  # of the end alone: no line, and seen through, since it lies on another's
+                style = {"linestyle": "none", "marker": "D", "markerfacecolor": "none", "markersize": 8}
+            axes.plot(*points, color=colour(index), label=name, linewidth=1.6, **style)
     axes.set(title=f"{drawn_as(metric)[0].upper()}{drawn_as(metric)[1:]}", xlabel="steps")
     axes.legend()
 

@@ -27,6 +27,7 @@ from hf_winopt.public import program, public_command
 
 Results = dict[str, Any]
 
+_OFF = {"max_grad_norm": 0.0, "weight_decay_gamma": 1.0}
 _TIMES = {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time"}
 
 
@@ -96,7 +97,7 @@ def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str
     options = {
         key: plain(value)
         for key, value in optimizer.param_groups[0].items()
-        if key not in left_out and value is not None and value is not False and (key, value) != ("max_grad_norm", 0.0)
+        if key not in left_out and value is not None and value is not False and _OFF.get(key) != value
     }
     name = optimizer_name(arguments)
     if isinstance(optimizer, RuleOptimizer) and names.lookup(name) is None:  # given to Trainer itself

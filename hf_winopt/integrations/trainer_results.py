@@ -11,7 +11,7 @@ from typing import Any
 from transformers.modelcard import TrainingSummary
 
 from hf_winopt.compare.recorder import state_bytes
-from hf_winopt.integrations.hub import FOLDER_OR_HUB_NAME
+from hf_winopt.integrations.hub import EVALUATION, FOLDER_OR_HUB_NAME
 from hf_winopt.integrations.results import (
     Results,
     describe_optimizer,
@@ -169,7 +169,7 @@ def _prefixes(log: Iterable[Mapping[str, Any]], eval_dataset: Any) -> dict[str, 
 def _split(prefix: str, eval_dataset: Any) -> str:
     if prefix == "eval_":
         # That of a part, "train[:10%]", says more than a word can that is a name of a split.
-        return str(getattr(eval_dataset, "split", None) or "evaluation")
+        return str(getattr(eval_dataset, "split", None) or EVALUATION)
     return prefix.removeprefix("eval_").rstrip("_")
 
 

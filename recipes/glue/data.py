@@ -44,8 +44,8 @@ def describe_source(task: Task, source: str) -> dict[str, Any]:
             "title": "synthetic agreement pairs",
             "language": "en",
             "description": "**The data is synthetic**: short English sentences made by a grammar, with and without "
-            "an agreement error, in the format of GLUE's CoLA. It is not CoLA, and these numbers cannot be held "
-            "against CoLA's.",
+            "an agreement error, in the format of GLUE's CoLA. It is not CoLA, and these numbers cannot be "
+            "compared with CoLA's.",
         }
     local = Path(source).is_dir()
     name = Path(source).resolve().name if local else source

@@ -24,7 +24,8 @@ USAGE = """
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 name = "FOLDER_OR_HUB_NAME"
-tokenizer = PreTrainedTokenizerFast.from_pretrained(name)  # words, and punctuation marks, are what spaces separate
+# Words are split at spaces: put spaces around punctuation marks.
+tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
 model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True)  # the code of the model is in there
 words = model.generate(**tokenizer("the module", return_tensors="pt"), max_new_tokens=50, do_sample=True)
 print(tokenizer.decode(words[0]))

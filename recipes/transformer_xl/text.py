@@ -101,7 +101,7 @@ def describe(dataset_name: str, config_name: str | None) -> dict[str, str | None
             "source": "embedded",
             "language": "en",
             "description": "The docstrings of the standard library of the Python that ran this, see "
-            "`recipes/transformer_xl`. They say that the training works, and nothing about WikiText.",
+            "`recipes/transformer_xl`. What comes out says nothing about WikiText.",
         }
     name = public_name(dataset_name)
     title = f"{Path(dataset_name).name}{f' {config_name}' if config_name else ''}"

@@ -113,7 +113,7 @@ def describe(name: str, config: str | None, data_dir: str | None) -> dict[str, A
             "title": "scikit-learn's digits",
             "language": "en",
             "description": "**Trained on scikit-learn's digits**: 1,797 scans of handwritten digits, 8 x 8 pixels. It "
-            "shows that the training works, and says nothing about photographs.",
+            "says nothing about photographs.",
         }
     if data_dir is not None:
         name = data_dir

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard, metadata_load
@@ -30,10 +31,10 @@ RESULTS: dict[str, Any] = {
     },
     "model": {"name": "google-bert/bert-base-uncased", "source": "hub", "class": "Bert", "parameters": 110_000_000},
     "optimizer": {"name": "adan_win", "class": "Adan", "options": {"betas": [0.98, 0.92, 0.99], "weight_decay": 0.01}},
-    "training": {"seed": 1, "learning_rate": 4e-5, "note": "a|b"},
+    "training": {"seed": 1, "learning_rate": 4e-5, "note": "a|b", "hflip": False, "lr_drops": None},
     "headline": "matthews_correlation",
     "metrics": {"validation": {"matthews_correlation": 0.61234, "f1": None, "loss": 0.4}},
-    "history": {"train": [], "evaluation": []},
+    "history": {"train": [{"step": 1, "loss": 0.5}], "evaluation": [{"step": 1, "matthews_correlation": 0.6}]},
     "wall_seconds": 61.4,
     "seconds_per_step": 0.0123,
     "state_bytes": 2_200_000_000,
@@ -45,8 +46,8 @@ RESULTS: dict[str, Any] = {
 }
 
 
-def card(**changes: Any) -> WinOptModelCard:
-    return WinOptModelCard.from_results({**copy.deepcopy(RESULTS), **changes})
+def card(drawn: bool = True, **changes: Any) -> WinOptModelCard:
+    return WinOptModelCard.from_results({**copy.deepcopy(RESULTS), **changes}, drawn=drawn)
 
 
 def test_what_the_hub_indexes(tmp_path):
@@ -67,31 +68,53 @@ def test_what_people_read():
     for part in (
         "| validation | Matthews correlation | 0.6123 |",
         "| validation | F1 | undefined |",
-        "`adan_win` (Adan), of Adan: Adaptive Nesterov Momentum",
-        "parts 2 adan, 3 win, proximal",
-        "2,200.0 MB of state for 110000000 parameters",
+        "`adan_win` is the class `Adan` of hf-winopt, a Python package of optimizers for PyTorch and Trainer, with",
+        "The paper: Adan: Adaptive Nesterov Momentum",
+        "in its parts 2 (adan), 3 (win, proximal).",
+        "2,200.0 MB of state for 110,000,000 parameters",
         "| betas | `[0.98, 0.92, 0.99]` |",
         "a\\|b",
-        "61 s in all, 12.3 ms a step (median).",
-        "Machine: cpus 2.",
-        "```sh\npython recipes/glue/run_glue.py --seed 1\n```",
+        "- Time: 1 min 1 s in all, 12.3 ms a step (median)\n",
+        "- Machine: cpus 2\n",
+        "```sh\npython recipes/glue/run_glue.py --seed 1\n```\n",
     ):
         assert part in text
-    for absent in ("## Compared", "## To use it", "None", "accelerator"):
+    for absent in ("compared", "How to use it", "None", "accelerator", "hflip"):
         assert absent not in text
 
 
 def test_what_only_some_runs_have():
     text = str(card(comparison="It is a tie.", usage="print(1)", license="apache-2.0", resumed_at_step=7))
-    assert "## Compared\n\nIt is a tie.\n" in text and "```python\nprint(1)\n```" in text
+    assert (
+        "## How the optimizer compared, in other runs\n\nIt is a tie.\n" in text and "```python\nprint(1)\n```" in text
+    )
     assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
-    assert "61 s in all from step 7 on" in text
-    assert "a step not measured" in str(card(seconds_per_step=None))
+    assert "1 min 1 s in all from step 7 on" in text
+    assert "the time of a step was not measured" in str(card(seconds_per_step=None))
+
+
+def test_scores_that_are_no_numbers_of_python(tmp_path):
+    """As a script may return them; and of a training that has diverged."""
+    scores = {"accuracy": np.float32(0.5), "f1": np.float64("nan"), "loss": float("inf")}
+    card(metrics={"validation": scores}).save(tmp_path / "README.md")
+    (accuracy,) = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.5)
+    text = (tmp_path / "README.md").read_text()
+    assert "**The training diverged**" in text and ".nan" not in text and ".inf" not in text
+    assert "diverged" not in str(card())
 
 
 def test_an_optimizer_that_is_not_ours():
     text = str(card(optimizer={"name": "adamw_torch_fused", "class": "AdamW", "options": {}}, state_bytes=None))
-    assert "`adamw_torch_fused` (AdamW)." in text and "math.md" not in text and "of state" not in text
+    assert "`adamw_torch_fused` is the class `AdamW` with these options" in text
+    assert "math.md" not in text and "of state" not in text and "hf-winopt, a" not in text
+
+
+def test_data_that_is_not_on_the_hub_has_a_name_of_its_own():
+    data = {**RESULTS["dataset"], "source": "embedded", "name": "embedded", "title": "scikit-learn's digits"}
+    (result,) = card(dataset=data).data.eval_results[:1]
+    assert (result.dataset_type, result.dataset_name) == ("scikit-learn-s-digits", "scikit-learn's digits")
+    assert (result.metric_type, result.metric_name) == ("matthews_correlation", "Matthews correlation")
 
 
 def test_no_two_blank_lines_and_tables_stand_alone():
@@ -123,7 +146,29 @@ def test_the_command(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert not (tmp_path / "README.md").exists()
     assert cli.main(["card", str(tmp_path)]) == 0
-    assert (tmp_path / "README.md").read_text() == printed.rstrip("\n") == str(card()).rstrip("\n")
+    assert (tmp_path / "README.md").read_text() == printed == str(card(drawn=False))
+    (tmp_path / "curves.png").write_bytes(b"a picture")
+    assert cli.main(["card", str(tmp_path)]) == 0
+    assert (tmp_path / "README.md").read_text() == str(card(drawn=True))
+
+
+def test_the_command_quotes_a_comparison(tmp_path, capsys):
+    """What several seeds have shown, with their spread, beside what one run has."""
+    compared = ROOT / "benchmarks" / "results" / "compare_cifar10"
+    for optimizer, status in (("adamw_win", 0), ("adan_win", 1)):
+        folder = tmp_path / optimizer
+        folder.mkdir()
+        results = {**RESULTS, "optimizer": {"name": optimizer, "class": "AdamW", "options": {}}}
+        (folder / "results.json").write_text(json.dumps(results))
+        assert cli.main(["card", str(folder), "--comparison", str(compared)]) == status
+        assert (folder / "README.md").exists() != bool(status)
+    assert "and not of adan_win" in capsys.readouterr().err
+    text = (tmp_path / "adamw_win" / "README.md").read_text()
+    assert "Not of this model: other trainings" in text and "mean ± sd" in text
+    assert cli.main(["card", str(tmp_path / "adamw_win"), "--print"]) == 0
+    assert capsys.readouterr().out.endswith(text)
+    assert cli.main(["card", str(tmp_path / "adamw_win"), "--comparison", str(tmp_path)]) == 1
+    assert "no comparison can be read there" in capsys.readouterr().err
 
 
 def test_the_template_can_be_read_where_the_cards_are():

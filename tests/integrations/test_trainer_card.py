@@ -13,9 +13,8 @@ from huggingface_hub import metadata_load
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_winopt import AdamW, cli
+from hf_winopt import AdamW, WinOptCardCallback, cli
 from hf_winopt.integrations import trainer_results
-from hf_winopt.integrations.cards import WinOptCardCallback
 
 SAID = {
     "dataset_tags": "nyu-mll/glue",
@@ -66,8 +65,8 @@ def test_what_the_script_says_and_what_trainer_knows(trained):
     assert metadata["tags"] == ["hf-winopt", "adamw_win", "grammar"] and metadata["license"] == "mit"
     assert metadata["datasets"] == ["nyu-mll/glue"] and metadata["pipeline_tag"] == "text-classification"
     (result,) = metadata["model-index"][0]["results"]
-    assert result["dataset"] == {"name": "GLUE CoLA", "type": "nyu-mll/glue", "config": "cola", "split": "evaluation"}
-    assert result["metrics"] == [{"type": "loss", "value": loss}]
+    assert result["dataset"] == {"name": "GLUE CoLA", "type": "nyu-mll/glue", "config": "cola"}
+    assert result["metrics"] == [{"type": "loss", "name": "loss", "value": loss}]
     assert "# BertForSequenceClassification on GLUE CoLA, trained with adamw_win" in text
     assert (
         "Trained on 32 examples of GLUE CoLA." in text
@@ -77,6 +76,8 @@ def test_what_the_script_says_and_what_trainer_knows(trained):
     assert results["training"]["steps"] == results["step"] == 4 and len(results["history"]["train"]) == 4
     assert results["seconds_per_step"] > 0 and results["wall_seconds"] > 0 and results["state_bytes"] > 0
     assert Path(trainer.args.output_dir, "curves.png").stat().st_size > 5_000
+    trainer.create_model_card()  # as Trainer does when it saves and pushes
+    assert card_of(trainer) == text
 
 
 def test_what_nobody_said_is_not_in_it(trained):
@@ -86,7 +87,7 @@ def test_what_nobody_said_is_not_in_it(trained):
     assert not {"datasets", "metrics", "license", "base_model", "language"} & set(metadata)
     assert "model-index" not in metadata and "model_name" not in metadata
     assert "# BertForSequenceClassification, trained with adamw_win" in text
-    for absent in ("## Results", "curves.png", "None", "## Compared", "\n\n\n"):
+    for absent in ("## Results", "curves.png", "None", "compared, in", "\n\n\n"):
         assert absent not in text
     assert not Path(trainer.args.output_dir, "curves.png").exists()
 
@@ -217,8 +218,8 @@ def test_a_model_that_is_not_of_transformers(make_trainer):
     trainer.train()
     trainer.create_model_card()
     text = card_of(trainer)
-    assert "# Linear, trained with adan" in text and "## To use it" not in text
-    assert "for 18 trained of 36 parameters" in text
+    assert "# Linear, trained with adan" in text and "## How to use it" not in text
+    assert "for the 18 trained of 36 parameters" in text
 
 
 def test_a_model_tuned_with_peft(make_trainer, tiny_bert):

@@ -83,7 +83,7 @@ def test_report_names_no_place(finished):
 def test_card(finished):
     card = ModelCard.load(finished / "README.md")
     assert card.data.eval_results[0].metric_type == "matthews_correlation"
-    assert card.data.eval_results[0].dataset_type == "embedded"
+    assert card.data.eval_results[0].dataset_type == "synthetic-agreement-pairs"
     assert "adamw_win" in card.data.tags
     assert card.data.datasets is None  # nothing on the Hub was used
     assert "The data is synthetic" in card.text
@@ -288,8 +288,8 @@ def test_the_card_quotes_a_comparison(tmp_path):
 
 def test_the_comparison_stands_in_the_card(finished):
     results = json.loads((finished / "results.json").read_text())
-    assert results["comparison"] is None and "## Compared" not in str(WinOptModelCard.from_results(results))
-    assert "## Compared\n\nIt is a tie.\n" in str(
+    assert results["comparison"] is None and "It is a tie." not in str(WinOptModelCard.from_results(results))
+    assert "in other runs\n\nIt is a tie.\n" in str(
         WinOptModelCard.from_results({**results, "comparison": "It is a tie."})
     )
 
