@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "what a step costs on this machine, beside torch's AdamW and a plain copy",
     "compare": "which optimizer is better for a script of yours: tuned alike, on fresh seeds, judged",
     "card": "the model card of a run that a recipe has finished",
+    "push": "what was trained earlier goes to the Hub: model, card, and what to go on from if asked",
     "run": "run a script or a module, unmodified, that then accepts these optimizers by name",
 }
 

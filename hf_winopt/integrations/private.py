@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,4 +83,6 @@ def public_state(content: str) -> str:
 def _shown(name: str, value: Any) -> Any:
     if is_secret(name):
         return None
+    if name == "logging_dir" and isinstance(value, str) and value.endswith(socket.gethostname()):
+        value = os.path.dirname(value)  # transformers 4 names it after the time and the machine
     return public_path(value) if isinstance(value, str) and os.path.isabs(value) else value

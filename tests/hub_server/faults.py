@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-How = Literal["drop", "drop_after", "cut"] | int
+How = Literal["drop", "drop_after", "cut"] | int | Callable[[], object]
 
 
 @dataclass
@@ -24,9 +25,9 @@ class Request:
 class Fault:
     """A failure to come.
 
-    `how` is a status to answer with, "drop" (before the work), "drop_after" (the work done, no answer) or "cut" (half
-    of the body, then nothing). It strikes `times` requests in a row, from the `at`-th among those whose
-    "METHOD path" holds the pattern `of`.
+    `how` is a status to answer with, "drop" (before the work), "drop_after" (the work done, no answer), "cut" (half
+    of the body, then nothing) or a function to call before such a "drop". It strikes `times` requests in a row, from
+    the `at`-th among those whose "METHOD path" holds the pattern `of`.
     """
 
     at: int

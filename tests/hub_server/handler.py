@@ -52,7 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         request = Request(self.command, target.path, headers.get("range", ""))
         fault = self.server.journal.enter(request)
         how = fault.how if fault else None
-        if how == "drop":
+        if callable(how):
+            how()
+        if how == "drop" or callable(how):
             return self._hang_up()
         body = Body(self.rfile, headers)
         call = Call(self.server.hub, self.command, target.path, dict(parse_qsl(target.query)), headers, body)
