@@ -43,7 +43,6 @@ _TRAINERS_OWN = (
     "logging_first_step",
     "neftune_noise_alpha",
     "prediction_loss_only",
-    "push_to_hub",
     "save_only_model",
     "torch_compile",
     "use_liger_kernel",

@@ -17,8 +17,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_winopt.compare.report import quote
-from hf_winopt.integrations.hub import RESULTS_FILE
+from hf_winopt.compare.report import quote_folder
+from hf_winopt.integrations.hub import CARD_FILE, CURVES_FILE, RESULTS_FILE
 from hf_winopt.integrations.results import optimizer_name
 
 
@@ -128,8 +128,8 @@ def comparison(folder: str | None, optim: str) -> str | None:
     if folder is None:
         return None
     try:
-        return quote(json.loads(Path(folder, "summary.json").read_text(encoding="utf-8")), optim)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return quote_folder(Path(folder), optim)
+    except ValueError as error:
         raise RecipeError(f"--comparison {folder}: {error}") from None
 
 
@@ -205,7 +205,7 @@ def leftovers(folder: Path, *, resuming: bool, overwrite: bool) -> list[Path]:
             f"{folder} holds {what}: choose another --output_dir, go on with --resume_from_checkpoint, "
             "or start afresh with --overwrite"
         )
-    return old
+    return old + [path for path in (folder / CARD_FILE, folder / CURVES_FILE) if path.exists()]
 
 
 def discard(paths: Sequence[Path]) -> None:

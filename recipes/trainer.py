@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 from torch import nn
 from transformers import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 class RecipeTrainer(Trainer):
@@ -27,7 +31,11 @@ class RecipeTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model(*args, **kwargs)
             return
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        best = self.state.best_model_checkpoint
+        if not os.path.isdir(best):  # gone on from a checkpoint that was moved, without the best before it
+            logger.warning(f"the best checkpoint, {best}, is not here: the weights stay those of the last step")
+            return
+        self._load_from_checkpoint(best)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: the recipe's is made of its results, which are there when all is done."""

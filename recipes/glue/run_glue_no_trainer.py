@@ -44,6 +44,7 @@ from recipes.common import RecipeError, begin, discard
 from recipes.glue import experiment
 from recipes.glue.arguments import parse
 from recipes.glue.scores import score
+from recipes.pushes import Pushes
 from recipes.waiting import Waiting
 
 SCRIPT = "recipes/glue/run_glue_no_trainer.py"
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     accelerator = make_accelerator(args)
     set_seed(args.seed)
     parts = experiment.prepare(arguments)
+    pushes = Pushes(accelerator, args)
 
     def loader(rows: Dataset, batch_size: int, *, shuffle: bool) -> DataLoader:
         return accelerator.prepare(
@@ -139,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
                 bar.set_postfix(evaluate())
             if is_due(args.save_strategy, state.save_steps, *due):
                 save_checkpoint(accelerator, state, args, partial(save_model, accelerator, model, parts.tokenizer))
+                pushes.checkpoint(state, partial(save_model, accelerator, model, parts.tokenizer))
             if state.global_step == steps:
                 break
             timer.on_step_begin()
@@ -152,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     if accelerator.is_main_process:
         report.write_report(run.folder, results)
         print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
+        pushes.report()
     accelerator.end_training()
     return results
 

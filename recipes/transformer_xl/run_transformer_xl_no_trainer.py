@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 # So that the script runs from a checkout, whatever the current folder.
@@ -36,6 +37,7 @@ from recipes.accelerated import (
     save_model,
 )
 from recipes.common import RecipeError, begin, discard
+from recipes.pushes import Pushes
 from recipes.transformer_xl import experiment
 from recipes.transformer_xl.arguments import parse
 from recipes.transformer_xl.memory import Memory
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     accelerator = make_accelerator(args)
     set_seed(args.seed)
     parts = experiment.prepare(arguments, run.checkpoint)
+    pushes = Pushes(accelerator, args)
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         discard(run.old_files)
@@ -129,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
                 bar.set_postfix(evaluate(parts.validation, validation, experiment.PREFIXES["validation"]))
             if is_due(args.save_strategy, state.save_steps, *due):
                 save_checkpoint(accelerator, state, args, save_more)
+                pushes.checkpoint(state, partial(save_model, accelerator, model, parts.tokenizer))
             if state.global_step == steps:
                 break
             timer.on_step_begin()
@@ -146,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     if accelerator.is_main_process:
         report.write_report(run.folder, results)
         print(report.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
+        pushes.report()
     accelerator.end_training()
     return results
 

@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> Results:
     if trainer.is_world_process_zero():
         report.write_report(run.folder, results)
         print(experiment.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
-    trainer.push_report()
+    with averaging.applied():  # the push saves the model once more
+        trainer.push_report()
     return results
 
 

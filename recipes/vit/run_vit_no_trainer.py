@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 # So that the script runs from a checkout, whatever the current folder.
@@ -40,6 +41,7 @@ from recipes.accelerated import (
     save_model,
 )
 from recipes.common import RecipeError, begin, discard
+from recipes.pushes import Pushes
 from recipes.vit import experiment
 from recipes.vit.arguments import parse
 from recipes.vit.averaging import Averaging
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     accelerator = make_accelerator(args, understood=["label_smoothing_factor"])
     set_seed(args.seed)
     parts = experiment.prepare(arguments)
+    pushes = Pushes(accelerator, args)
     objective = experiment.objective(parts, augment_args, args)
     if model_args.ema_decay and accelerator.distributed_type == DistributedType.FSDP:
         raise RecipeError("--ema_decay: weights in shards (FSDP) are not averaged: leave it out")
@@ -156,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
                 bar.set_postfix(evaluate("validation"))
             if is_due(args.save_strategy, state.save_steps, *due):
                 save_checkpoint(accelerator, state, args, save_more)
+                pushes.checkpoint(state, partial(save_model, accelerator, model, parts.processor))
             if state.global_step == steps:
                 break
     bar.close()
@@ -171,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     if accelerator.is_main_process:
         report.write_report(run.folder, results)
         print(experiment.summary(results), f"{run.folder} holds the model and its report.", sep="\n")
+        pushes.report()
     accelerator.end_training()
     return results
 
