@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.integrations.hub_client import ROOT, pushed, read
 
 # strategy -> how many states of an optimizer it leaves on the Hub, of two saves
 CHECKPOINTS = {"end": 0, "every_save": 0, "checkpoint": 1, "all_checkpoints": 2}
+TWO = ("end", "checkpoint")  # the others push nothing else
 EACH = pytest.mark.parametrize("strategy", CHECKPOINTS)
 QUIET = "--report_to none --disable_tqdm true --use_cpu true --dataloader_pin_memory false --logging_steps 1"
 PUSH = "--push_to_hub true --hub_private_repo true --hub_always_push true --hub_token hf_argument"
@@ -64,9 +65,9 @@ class Workplace:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    def push(self, script: str, arguments: str, **others: str) -> None:
+    def push(self, script: str, arguments: str, strategies: Iterable[str] = CHECKPOINTS, **others: str) -> None:
         """Train by a recipe's script and push, once with each strategy, and by the other arguments that are given."""
-        names = {strategy: f"--hub_strategy {strategy}" for strategy in CHECKPOINTS} | others
+        names = {strategy: f"--hub_strategy {strategy}" for strategy in strategies} | others
         runs = [
             f"{arguments} {QUIET} {PUSH} {more} --hub_model_id owner/{name} --output_dir {self.folder / name}".split()
             for name, more in names.items()

@@ -13,7 +13,7 @@ import torch
 from recipes.transformer_xl import vocabulary
 from recipes.transformer_xl.modeling_transfo_xl import TransfoXLLMHeadModel
 from tests.integrations import test_push
-from tests.integrations.test_push import CHECKPOINTS, EACH, Workplace
+from tests.integrations.test_push import TWO, Workplace
 
 SIZES = "--d_model 16 --n_layer 2 --n_head 2 --d_head 8 --d_inner 24 --cutoffs 5 12 --tgt_len 8 --mem_len 6"
 TRAIN = (
@@ -25,11 +25,11 @@ PROMPT = "the old cat sees a dog and hears the"
 
 # the memory is carried from one segment of 8 words to the next, as the model hands it out
 LOAD = """
-import importlib.util, json, sys
+import json, sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-assert not any(map(importlib.util.find_spec, ("recipes", "tests", "hf_winopt")))
+sys.modules |= dict.fromkeys(("hf_winopt", "recipes", "tests"))  # not to be had here, even if installed
 names, prompt, lines = json.load(sys.stdin)
 found = {}
 for name in names:
@@ -66,7 +66,9 @@ print(json.dumps([message, ran, fetched]))
 def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """Trained on a folder of text that is nobody's business either."""
     with test_push.workplace(tmp_path_factory.mktemp("words")) as place:
-        place.push("recipes.transformer_xl.run_transformer_xl", f"{TRAIN} --dataset_name {write_text(place.folder)}")
+        place.push(
+            "recipes.transformer_xl.run_transformer_xl", f"{TRAIN} --dataset_name {write_text(place.folder)}", TWO
+        )
         yield place
 
 
@@ -83,10 +85,10 @@ def write_text(folder: Path) -> Path:
 def found(words: Workplace) -> dict[str, tuple[list, float, str]]:
     """Logits, loss of the test text and the class' module, of the models on the Hub."""
     lines = (words.folder / "text" / "test.txt").read_text().splitlines()
-    return words.python(LOAD, [[f"owner/{strategy}" for strategy in CHECKPOINTS], PROMPT, lines])
+    return words.python(LOAD, [[f"owner/{strategy}" for strategy in TWO], PROMPT, lines])
 
 
-@EACH
+@pytest.mark.parametrize("strategy", TWO)
 def test_the_pushed_code_scores_the_same(strategy: str, words: Workplace, found: dict) -> None:
     test_push.check_files(words, strategy)
     logits, loss, module = found[f"owner/{strategy}"]
@@ -106,12 +108,12 @@ def test_code_that_is_not_trusted_is_not_run(words: Workplace) -> None:
     assert not ran and not fetched
 
 
-@EACH
+@pytest.mark.parametrize("strategy", TWO)
 def test_state_only_where_checkpoints_are_pushed(strategy: str, words: Workplace) -> None:
     test_push.check_states(words, strategy)
 
 
-@EACH
+@pytest.mark.parametrize("strategy", TWO)
 def test_nothing_private_is_pushed(strategy: str, words: Workplace) -> None:
     """Nor where the text was, or the best checkpoint."""
     test_push.check_nothing_private(words.server, f"owner/{strategy}")
