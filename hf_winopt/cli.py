@@ -15,7 +15,7 @@ COMMANDS = {
     "list": "the optimizers: what each is, what it costs, when to use it",
     "bench": "what a step costs on this machine, beside torch's AdamW and a plain copy",
     "compare": "which optimizer is better for a script of yours: tuned alike, on fresh seeds, judged",
-    "card": "the model card of a run that a recipe has finished",
+    "card": "the model card of a training, from the results that it left",
     "push": "what was trained earlier goes to the Hub: model, card, and what to go on from if asked",
     "run": "run a script or a module, unmodified, that then accepts these optimizers by name",
 }

@@ -1,13 +1,14 @@
 """What is shown of a command line to others."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hf_winopt.public import ROOT, own_command, public_command, public_text
+from hf_winopt.public import ROOT, own_command, public_command, public_text, wrapped
 
 
 def test_public_command(tmp_path):
@@ -38,6 +39,39 @@ def test_public_text():
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            f"--{name} S3CRET"
+            for name in ("api_key", "api-key", "wandb_token", "hf.token", "passwd", "private_key", "auth")
+        ),
+        "--credentials=S3CRET",
+        "-token S3CRET",
+        "--hub_tok S3CRET",
+        "hub_token=S3CRET",
+        "trainer.hub_token=S3CRET",
+        "--uri http://ann:S3CRET@host/x",
+        """--json {"hub_token":"S3CRET","n":1}""",
+    ],
+)
+def test_a_secret_is_not_shown_however_it_is_given(line):
+    shown = public_command(["python"], [*line.split(" "), "--lr", "1"])
+    assert "S3CRET" not in shown and shown.endswith("--lr 1")
+
+
+def test_what_is_no_secret_is_shown():
+    line = "--pad_token [PAD] --label_key y model.lr=1 --key_dim 3 --tokenizer_name x -5"
+    assert public_command(["python"], line.split()) == f"python {line.replace('[PAD]', chr(39) + '[PAD]' + chr(39))}"
+
+
+def test_a_wrapped_command_is_the_same_command():
+    command = "python train.py --note 'a  --b' --x \"c --d\" " + " ".join(f"--option_{i} {i}" for i in range(9))
+    lines = wrapped(command, width=40).split(" \\\n")
+    assert len(lines) > 3 and max(map(len, lines)) < 60
+    assert shlex.split(" ".join(lines)) == shlex.split(command)
+
+
+@pytest.mark.parametrize(
     ("words", "processes", "shown"),
     [
         (["HERE/train.py", "--lr", "1", "--hub_token", "x"], 1, "python train.py --lr 1"),
@@ -48,6 +82,9 @@ def test_public_text():
         (["BIN/hf-winopt", "run", "train.py", "--optim", "adan"], 1, "hf-winopt run train.py --optim adan"),
         (["-m", "ipykernel_launcher", "-f", "x.json"], 1, None),
         (["-c", "print(1)"], 1, None),
+        (["BIN/ipython"], 1, None),
+        (["/databricks/db_ipykernel_launcher.py", "-f", "x"], 1, None),
+        (["-", "x"], 1, None),
         ([], 1, None),
     ],
 )

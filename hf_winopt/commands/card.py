@@ -1,4 +1,4 @@
-"""`hf-winopt card`: the model card of a run that a recipe has finished."""
+"""`hf-winopt card`: the model card of a training, from the results that it left."""
 
 from __future__ import annotations
 

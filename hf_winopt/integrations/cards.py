@@ -1,34 +1,21 @@
-"""Our model card in place of Trainer's own, wherever Trainer trains with one of our optimizers.
-
-`Trainer.create_model_card`, and with it `push_to_hub`, writes it; so does every push of `hub_strategy`, and
-`Trainer.save_model` leaves the `results.json` that `hf-winopt card` can make it of. A class that has a card of its own,
-as TRL's trainers have, keeps it.
-"""
+"""Our model card in place of Trainer's own: the callback by which a Trainer has it, and what it writes."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import logging
-import os
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import get_token, metadata_load
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from hf_winopt.files import plain, write_atomically, write_json
-from hf_winopt.integrations.hub import CARD_FILE, CURVES_FILE, RESULTS_FILE, WinOptModelCard
-from hf_winopt.integrations.private import hide_in_checkpoint
+from hf_winopt.files import plain, write_atomically
+from hf_winopt.integrations.hub import CARD_FILE, RESULTS_FILE, TAG, WinOptModelCard
+from hf_winopt.integrations.last_look import find_private, private_words
 from hf_winopt.integrations.timing import StepTimer
-from hf_winopt.optim.base import RuleOptimizer
-
-SWITCH = "HF_WINOPT_CARD"
-"""The environment variable that leaves all cards to Trainer if it is 0."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,101 +29,77 @@ class WinOptCardCallback(StepTimer):
     def __init__(self) -> None:
         super().__init__(synchronize=False)  # a training that nobody measures is not to be slowed down
         self.said: dict[str, Any] = {}
-        self._begun = self._ended = 0.0
+        self.best: dict[str, Any] | None = None
+        self.finished = False
+        self._begun = self._latest = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.seconds.clear()
-        self._begun, self._ended = time.perf_counter(), 0.0
+        self.best, self.finished = None, False
+        self._begun = self._latest = time.perf_counter()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_step_end(*args, **kwargs)
+        self._latest = time.perf_counter()  # and not the time of the card: an interrupted training may wait for hours
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._ended = time.perf_counter()
+        self._latest, self.finished = time.perf_counter(), True
+        best = state.best_model_checkpoint
+        # Where it is not there Trainer keeps the last weights. To be found out now: checkpoints may be deleted later.
+        if args.load_best_model_at_end and best is not None and Path(best).is_dir():
+            self.best = {"step": state.best_global_step, "metric": args.metric_for_best_model}
 
-    def write(self, trainer: Any, *, card: bool = True) -> None:
+    def write(self, trainer: Any, *, card: bool = True, ask_hub: bool = False) -> None:
         """Put `results.json` and `curves.png` into the output folder, and the card if it is wanted.
 
         A `results.json` that is someone else's stays, and then the card is all that is written.
+
+        Args:
+            trainer: that has taken a step.
+            card: whether the card is wanted.
+            ask_hub: whether the Hub may be asked for the licence of the base model.
+
+        Raises:
+            ValueError: there is something private in the results.
         """
-        from hf_winopt.integrations.report import draw_curves
+        from hf_winopt.integrations.report import write_report
         from hf_winopt.integrations.trainer_results import results_of
 
         folder = Path(trainer.args.output_dir)
-        wall_seconds = (self._ended or time.perf_counter()) - self._begun
-        results = plain(results_of(trainer, self, wall_seconds, self.said, finished=bool(self._ended)))
-        drawn = False
-        if _is_ours(folder / RESULTS_FILE):
-            if find_spec("matplotlib") is not None:
-                drawn = draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
-            write_json(folder / RESULTS_FILE, results)
-        else:
-            logger.warning(f"{folder / RESULTS_FILE} is not of this package and stays as it is")
-        if card:
-            write_atomically(folder / CARD_FILE, str(WinOptModelCard.from_results(results, drawn=drawn)))
-
-
-def extend(trainer_class: Any) -> None:
-    """Let a Trainer that has the callback, and one of our optimizers, write our card."""
-    create, push, save = (
-        getattr(trainer_class, name) for name in ("create_model_card", "_push_from_checkpoint", "save_model")
-    )
-    signature = inspect.signature(create)
-
-    def callback_of(trainer: Any) -> WinOptCardCallback | None:
-        if type(trainer).create_model_card is not create_model_card or os.environ.get(SWITCH) == "0":
-            return None
-        if not _trains_with_ours(trainer) or not trainer.is_world_process_zero():
-            return None
-        callbacks = trainer.callback_handler.callbacks
-        return next((each for each in callbacks if isinstance(each, WinOptCardCallback)), None)
-
-    @functools.wraps(create)
-    def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
-        callback = callback_of(self)
-        if callback is None:
-            create(self, *args, **kwargs)
+        wall_seconds = self._latest - self._begun
+        found = results_of(
+            trainer, self, wall_seconds, self.said, finished=self.finished, best=self.best, ask_hub=ask_hub
+        )
+        results = plain(found)
+        if results["license"]:
+            self.said["license"] = results["license"]
+        _check(results, folder, trainer.args.hub_token)
+        if _may_be_written(folder / RESULTS_FILE):
+            write_report(folder, results, card=card)
             return
-        said = dict(signature.bind(self, *args, **kwargs).arguments)
-        callback.said |= {name: value for name, value in said.items() if name != "self" and value is not None}
-        if not _survives(callback.write, self):
-            create(self, *args, **kwargs)
+        logger.warning(f"{folder / RESULTS_FILE} is not of this package and stays as it is")
+        if card:
+            write_atomically(folder / CARD_FILE, str(WinOptModelCard.from_results(results, drawn=False)))
 
-    @functools.wraps(push)
-    def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
-        under_way = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        pushes = self.args.hub_strategy != "end" and (not under_way or self.args.hub_always_push)
-        if pushes and _trains_with_ours(self) and self.is_world_process_zero():
-            hide_in_checkpoint(Path(checkpoint_folder))
-            if (callback := callback_of(self)) is not None:
-                _survives(callback.write, self)
-        push(self, checkpoint_folder)
-
-    @functools.wraps(save)
-    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        # Before it is saved, since Trainer saves to push if it is to push.
-        if not _internal_call and output_dir in (None, self.args.output_dir) and (callback := callback_of(self)):
-            _survives(functools.partial(callback.write, card=False), self)
-        save(self, output_dir, _internal_call)
-
-    for replacement in (create_model_card, _push_from_checkpoint, save_model):
-        setattr(trainer_class, replacement.__name__, replacement)
+    def keeps(self, trainer: Any) -> bool:
+        """Whether there is a card of ours that Trainer, which has not trained, knows nothing better than."""
+        file = Path(trainer.args.output_dir, CARD_FILE)
+        if trainer.state.global_step > 0 or not file.exists():
+            return False
+        return TAG in ((metadata_load(file) or {}).get("tags") or ())
 
 
-def _trains_with_ours(trainer: Any) -> bool:
-    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # out of Accelerate's wrapper
-    return isinstance(optimizer, RuleOptimizer) and trainer.state.global_step > 0
+def _check(results: dict[str, Any], folder: Path, token: str | None) -> None:
+    """A last look, beyond what is known to be private: the command line first, since it can be done without."""
+    words = private_words(folder, token or get_token())
+    if results["command"] is not None and find_private(results["command"].encode(), words) is not None:
+        results["command"] = None
+    if (what := find_private(json.dumps(results).encode(), words)) is not None:
+        raise ValueError(f"the results have {what} in them")
 
 
-def _survives(write: Callable[[Any], None], trainer: Any) -> bool:
-    """Whether it was written: whatever may be wrong with a card, a training must not die of it."""
-    try:
-        write(trainer)
-    except Exception:
-        logger.warning("the model card could not be written", exc_info=True)
-        return False
-    return True
-
-
-def _is_ours(file: Path) -> bool:
-    """Whether results may be put there: no file stands in the way but one of our own."""
+def _may_be_written(file: Path) -> bool:
+    """Whether no results stand in the way but our own."""
     if not file.exists():
         return True
     try:

@@ -22,6 +22,7 @@ CURVES_FILE = "curves.png"
 
 EVALUATION = "evaluation"
 """What stands for a split of the data whose name is not known."""
+TAG = "hf-winopt"
 FOLDER_OR_HUB_NAME = "FOLDER_OR_HUB_NAME"
 """Stands in the results' `usage` as long as nobody knows where the model will be."""
 
@@ -131,8 +132,8 @@ def _metadata(results: Mapping[str, Any]) -> ModelCardData:
         license=results.get("license"),
         library_name=results.get("library", "transformers"),
         pipeline_tag=results["pipeline"],
-        tags=["hf-winopt", optimizer["name"], *results.get("tags", ())],
-        datasets=[data["name"]] if data["source"] == "hub" else None,
+        tags=[TAG, optimizer["name"], *results.get("tags", ())],
+        datasets=data.get("names", [data["name"]]) if data["source"] == "hub" else None,
         metrics=[metric for metric in next(iter(results["metrics"].values()), ()) if metric != "loss"] or None,
         base_model=model["name"] if model["source"] == "hub" else None,
         model_name=(results.get("name") or _title(results)) if scores else None,

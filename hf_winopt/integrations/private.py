@@ -1,8 +1,7 @@
 """What Trainer pushes beside the model, without what is private in it.
 
-Two of its files would tell more than their reader needs: `training_args.bin`, a pickle of all arguments with the token
-and every folder, and a checkpoint's `trainer_state.json`, where the best checkpoint stands with its whole path. Both
-hooks run when (and only if) the module in question is imported.
+Some of its files would tell more than their reader needs: `training_args.bin`, a pickle of all arguments with the token
+and every folder, and `trainer_state.json`, where the best checkpoint stands with its whole path.
 """
 
 from __future__ import annotations
@@ -10,6 +9,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,12 +19,24 @@ from typing import Any
 from hf_winopt.files import write_atomically
 from hf_winopt.integrations import names
 from hf_winopt.integrations.arguments import WinOptArguments
-from hf_winopt.public import is_secret, public_path
+from hf_winopt.public import is_secret, public_path, public_text
 
 STATE_FILE = "trainer_state.json"
 CHECKPOINT = "checkpoint-"  # Trainer's own name for them, before the step
 
 _OF_TORCH_SAVE = 2  # pickle's protocol; what goes to another process has a later one, and stays whole
+
+_hiding: ContextVar[bool] = ContextVar("hiding", default=False)
+
+
+@contextmanager
+def hiding(ours: bool) -> Iterator[None]:
+    """Arguments saved in here are those of a Trainer with one of our optimizers, whatever their `optim` says."""
+    before = _hiding.set(ours)
+    try:
+        yield
+    finally:
+        _hiding.reset(before)
 
 
 def hide_in_arguments(module: ModuleType) -> None:
@@ -33,7 +47,7 @@ def hide_in_arguments(module: ModuleType) -> None:
     theirs = module.TrainingArguments.__reduce_ex__
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
-        ours = isinstance(self, WinOptArguments) or names.lookup(self.optim) is not None
+        ours = _hiding.get() or isinstance(self, WinOptArguments) or names.lookup(self.optim) is not None
         if protocol != _OF_TORCH_SAVE or not ours:
             return theirs(self, protocol)
         shown = object.__new__(type(self))
@@ -43,31 +57,19 @@ def hide_in_arguments(module: ModuleType) -> None:
     module.TrainingArguments.__reduce_ex__ = __reduce_ex__
 
 
-def find_the_best_again(module: ModuleType) -> None:
-    """Let `TrainerState.load_from_json` look for the best checkpoint beside its own where it is not where it was."""
-    theirs = module.TrainerState.load_from_json.__func__
+def hide_in_folder(folder: Path) -> None:
+    """Rewrite what of a checkpoint, or of an output folder, would tell of this machine when it is pushed.
 
-    def load_from_json(cls: Any, json_path: str) -> Any:
-        """Trainer's state, from a checkpoint's `trainer_state.json`."""
-        state, own = theirs(cls, json_path), Path(json_path).parent
-        if state.best_model_checkpoint is not None and not os.path.isdir(state.best_model_checkpoint):
-            name = Path(state.best_model_checkpoint).name
-            # Under hub_strategy="checkpoint" each is pushed under the same other name.
-            found = own if name == f"{CHECKPOINT}{state.global_step}" else own.parent / name
-            if found.is_dir():
-                state.best_model_checkpoint = str(found)
-        return state
+    A `trainer_state.json`, and in a checkpoint the `README.md` that PEFT leaves there.
+    """
+    from hf_winopt.integrations.hub import CARD_FILE  # which takes the client along
 
-    module.TrainerState.load_from_json = classmethod(load_from_json)
-
-
-def hide_in_checkpoint(folder: Path) -> None:
-    """Rewrite the `trainer_state.json` of a checkpoint that is about to be pushed."""
-    file = folder / STATE_FILE
-    if file.is_file():
-        content = file.read_text(encoding="utf-8")
-        if (public := public_state(content)) != content:
-            write_atomically(file, public)
+    for name, public in ((STATE_FILE, public_state), (CARD_FILE, public_text)):
+        file = folder / name
+        if file.is_file() and (name == STATE_FILE or folder.name.startswith(CHECKPOINT)):
+            content = file.read_text(encoding="utf-8")
+            if (hidden := public(content)) != content:
+                write_atomically(file, hidden)
 
 
 def public_state(content: str) -> str:
@@ -85,4 +87,10 @@ def _shown(name: str, value: Any) -> Any:
         return None
     if name == "logging_dir" and isinstance(value, str) and value.endswith(socket.gethostname()):
         value = os.path.dirname(value)  # transformers 4 names it after the time and the machine
-    return public_path(value) if isinstance(value, str) and os.path.isabs(value) else value
+    if isinstance(value, dict):
+        return {key: _shown(str(key), each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(_shown(name, each) for each in value)
+    if isinstance(value, Path):
+        return Path(public_path(str(value)))
+    return public_path(value) if isinstance(value, str) and (os.path.isabs(value) or "../" in value) else value

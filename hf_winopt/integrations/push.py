@@ -25,9 +25,10 @@ AGAIN = "The same command again sends only what is missing."
 ALONE = 1 << 16
 """From so many bytes on a file is sent by itself, so that it need not be sent again; the others go with the commit."""
 
-_OLD_WEIGHTS = (
+_OLD_MODEL = (
     "*.safetensors",
     "*.safetensors.index.json",
+    "adapter_config.json",
     "adapter_model*.bin",
     "pytorch_model*.bin",
     "pytorch_model*.bin.index.json",
@@ -88,7 +89,7 @@ def push_run(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     try:
-        plan = make_plan(folder, with_optimizer, checkpoint, checkpoint_name)
+        plan = make_plan(folder, repo_id, with_optimizer, checkpoint, checkpoint_name)
         token = _token(token)
         leave_out_private(plan, private_words(folder, token))
         additions = [CommitOperationAdd(each.name, each.source) for each in plan.files]
@@ -186,7 +187,7 @@ def _old_files(held: Held, names: set[str], below: str | None) -> list[str]:
     def is_mixed(name: str) -> bool:
         if "/" in name:
             return below is not None and name.startswith(below)
-        return any(fnmatchcase(name, pattern) for pattern in _OLD_WEIGHTS)
+        return any(fnmatchcase(name, pattern) for pattern in _OLD_MODEL)
 
     return sorted(filter(is_mixed, held.files.keys() - names))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hf_winopt.integrations.hub import CARD_FILE, RESULTS_FILE, WinOptModelCard
+from hf_winopt.integrations.hub import CARD_FILE, FOLDER_OR_HUB_NAME, RESULTS_FILE, WinOptModelCard
 from hf_winopt.integrations.last_look import find_private
 from hf_winopt.integrations.private import CHECKPOINT, STATE_FILE, public_state
 
@@ -19,7 +20,7 @@ SPARED = (ARGUMENTS_FILE, "*tfevents*")
 CONFIGS = ("config.json", "adapter_config.json")
 WEIGHTS = ("*.safetensors", "*.bin")
 
-_OPTIMIZER = ("optimizer.pt", "optimizer*.bin", "optimizer_*", "global_step*")
+_OPTIMIZER = ("optimizer.pt", "optimizer*.bin", "optimizer_[0-9]*", "global_step[0-9]*")
 _TRAINING = (
     *_OPTIMIZER,
     "custom_checkpoint_*.pkl",
@@ -34,6 +35,8 @@ _TRAINING = (
     "zero_to_fp32.py",
 )
 """What a training is gone on from, by Trainer, Accelerate, FSDP or DeepSpeed: names in the folder itself."""
+_OTHERS = ("wandb", "mlruns")
+"""Folders where other tools log, with the name of the machine and its paths."""
 
 
 class PushError(ValueError):
@@ -62,7 +65,9 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(folder: Path, with_optimizer: bool, checkpoint: str | Path | None, checkpoint_name: str) -> Plan:
+def make_plan(
+    folder: Path, repo_id: str, with_optimizer: bool, checkpoint: str | Path | None, checkpoint_name: str
+) -> Plan:
     """The files of a run, with a card if it has one or results to make it of.
 
     Raises:
@@ -80,7 +85,7 @@ def make_plan(folder: Path, with_optimizer: bool, checkpoint: str | Path | None,
         else:
             plan.files.append(File(name, folder / name))
     _check_model(folder, {file.name for file in plan.files})
-    _add_card(plan, folder)
+    _add_card(plan, folder, repo_id)
     if with_optimizer:
         chosen = _find_checkpoint(folder, checkpoint)
         plan.notes.append(f"{checkpoint_name}/ is {chosen.name}, to go on from")
@@ -91,7 +96,7 @@ def make_plan(folder: Path, with_optimizer: bool, checkpoint: str | Path | None,
     for file in plan.files:
         if file.name.endswith(".safetensors"):
             _check_whole(file.path)
-    plan.files = [_with_public_state(file) for file in plan.files]
+    plan.files = [_with_public_paths(file) for file in plan.files]
     return plan
 
 
@@ -125,10 +130,13 @@ def _why_not(name: str, checkpoint_name: str) -> tuple[str, str]:
     """Why a file is left out, empty if it is not, and what to call that: of a folder left out the folder alone."""
     first, *rest = name.split("/")
     where = f"{first}/" if rest else first
-    if first.startswith(CHECKPOINT) or first == checkpoint_name:
+    is_checkpoint = first.startswith(CHECKPOINT) and first.removeprefix(CHECKPOINT).isdigit()
+    if is_checkpoint or first == checkpoint_name:
         return where, "a checkpoint, which --with-optimizer is for"
     if any(fnmatchcase(first, pattern) for pattern in _TRAINING):
         return where, "only to go on training from, which --with-optimizer is for"
+    if rest and first in _OTHERS:
+        return where, "another tool's log, with the machine's name and paths"
     if first.startswith("_"):
         return where, "begins with _, which Trainer leaves out"
     return (where if _unfinished([first]) else name), _unfinished([first, *rest])
@@ -179,7 +187,7 @@ def _check_whole(path: Path) -> None:
         raise PushError(f"{path} is not whole, or no safetensors file: save it again, or push a checkpoint by itself")
 
 
-def _add_card(plan: Plan, folder: Path) -> None:
+def _add_card(plan: Plan, folder: Path, repo_id: str) -> None:
     names = {file.name for file in plan.files}
     if RESULTS_FILE in names:
         _read_object(folder / RESULTS_FILE)
@@ -189,7 +197,7 @@ def _add_card(plan: Plan, folder: Path) -> None:
         plan.notes.append(f"no model card: there is neither {CARD_FILE} nor {RESULTS_FILE}")
     else:
         try:
-            card = str(WinOptModelCard.of_run(folder))
+            card = str(WinOptModelCard.of_run(folder)).replace(FOLDER_OR_HUB_NAME, repo_id)
         except (ValueError, TypeError, AttributeError) as error:  # JSON, but not a recipe's
             raise PushError(
                 f"no model card can be made of {folder / RESULTS_FILE}: {error}; write {folder / CARD_FILE} yourself"
@@ -235,15 +243,25 @@ def _has_optimizer(folder: Path) -> bool:
     return any(fnmatchcase(path.name, pattern) for path in folder.iterdir() for pattern in _OPTIMIZER)
 
 
-def _with_public_state(file: File) -> File:
-    if file.name.rpartition("/")[2] != STATE_FILE:
+def _with_public_paths(file: File) -> File:
+    """A file as it is pushed: where a training's best checkpoint and a model's origin lay is not said."""
+    name = file.name.rpartition("/")[2]
+    if name != STATE_FILE and not name.endswith("config.json"):
         return file
     content = file.path.read_bytes()
     try:
-        public = public_state(content.decode()).encode()
+        public = (public_state if name == STATE_FILE else _public_origin)(content.decode()).encode()
     except (ValueError, AttributeError) as error:
-        raise PushError(f"{file.path} is not the state of a training: {error}") from error
+        raise PushError(f"{file.path} is not the JSON that it should be: {error}") from error
     return file if public == content else File(file.name, file.path, public)
+
+
+def _public_origin(content: str) -> str:
+    config = json.loads(content)
+    paths = [key for key in ("_name_or_path", "name_or_path") if os.path.isabs(str(config.get(key, "")))]
+    if not paths:
+        return content
+    return json.dumps({**config, **{key: Path(config[key]).name for key in paths}}, indent=2) + "\n"
 
 
 def _read_object(path: Path) -> dict:

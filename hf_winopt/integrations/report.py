@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 
 
-def write_report(folder: Path, results: Results) -> None:
-    """The three files; `results.json` comes last, since it marks the run as finished."""
-    results = plain(results)
-    drawn = draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
-    write_atomically(folder / CARD_FILE, str(WinOptModelCard.from_results(results, drawn=drawn)))
+def write_report(folder: Path, results: Results, *, card: bool = True) -> None:
+    """The three files, or without the card two; no picture without matplotlib.
+
+    `results.json` comes last, since it marks a recipe's run as finished.
+    """
+    results, drawn = plain(results), False
+    if find_spec("matplotlib") is not None:
+        drawn = draw_curves(folder / CURVES_FILE, {results["optimizer"]["name"]: results})
+    if card:
+        write_atomically(folder / CARD_FILE, str(WinOptModelCard.from_results(results, drawn=drawn)))
     write_json(folder / RESULTS_FILE, results)
 
 

@@ -22,7 +22,7 @@ from hf_winopt.integrations import names
 from hf_winopt.integrations.hub import FOLDER_OR_HUB_NAME
 from hf_winopt.integrations.timing import StepTimer
 from hf_winopt.optim.base import RuleOptimizer
-from hf_winopt.optim.registry import name_of
+from hf_winopt.optim.registry import OPTIMIZERS, name_of
 from hf_winopt.public import program, public_command
 
 Results = dict[str, Any]
@@ -92,21 +92,33 @@ class Finished:
 def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str, Any]:
     """The optimizer as it ran: its `--optim` name, class, and the options of its first parameter group."""
     optimizer = getattr(optimizer, "optimizer", optimizer)  # out of Accelerate's wrapper
+    group = optimizer.param_groups[0]
     # What is off or left to the optimizer says nothing; rates change with the schedule and stand under "training".
     left_out = {"params", "lr", "initial_lr"}
     options = {
         key: plain(value)
-        for key, value in optimizer.param_groups[0].items()
+        for key, value in group.items()
         if key not in left_out and value is not None and value is not False and _OFF.get(key) != value
     }
-    name = optimizer_name(arguments)
-    if isinstance(optimizer, RuleOptimizer) and names.lookup(name) is None:  # given to Trainer itself
-        name = name_of(optimizer) or type(optimizer).__name__
+    if group.get("acceleration") == "none":
+        options = {key: value for key, value in options.items() if key not in ("acceleration", "reckless_steps")}
     return {
-        "name": name,
+        "name": _name_of(optimizer, arguments),
         "class": type(optimizer).__name__,
         "options": {key: value for key, value in options.items() if not isinstance(value, dict)},
     }
+
+
+def _name_of(optimizer: Any, arguments: TrainingArguments) -> str:
+    """What `--optim` was given, if that is what this optimizer was made by; else the name that would make it."""
+    name = optimizer_name(arguments)
+    entry = names.lookup(name)
+    if not isinstance(optimizer, RuleOptimizer) or (entry is not None and name not in OPTIMIZERS):
+        return name
+    row, group = OPTIMIZERS.get(name), optimizer.param_groups[0]
+    if row is not None and type(optimizer) is row.cls and all(group.get(k) == v for k, v in row.fixed.items()):
+        return name
+    return name_of(optimizer) or type(optimizer).__name__
 
 
 def optimizer_name(arguments: TrainingArguments) -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-from transformers.modelcard import TrainingSummary
-
 from hf_winopt.compare.recorder import state_bytes
-from hf_winopt.integrations.hub import EVALUATION, FOLDER_OR_HUB_NAME
+from hf_winopt.integrations.hub import EVALUATION
 from hf_winopt.integrations.results import (
     Results,
     describe_optimizer,
@@ -21,13 +16,28 @@ from hf_winopt.integrations.results import (
     split_log,
 )
 from hf_winopt.integrations.timing import StepTimer
-from hf_winopt.public import own_command, public_name
+from hf_winopt.integrations.trainer_facts import (
+    adapter_tags,
+    card_facts,
+    examples,
+    is_adapter,
+    model_facts,
+    usage,
+)
+from hf_winopt.public import own_command
 
-_RUNTIME = "runtime"  # what every evaluation logs, after the prefix of its metrics
+_RUNTIME, _RATE = "runtime", "samples_per_second"  # what every evaluation logs, after the prefix of its metrics
 
 
 def results_of(
-    trainer: Any, timer: StepTimer, wall_seconds: float, said: Mapping[str, Any], *, finished: bool
+    trainer: Any,
+    timer: StepTimer,
+    wall_seconds: float,
+    said: Mapping[str, Any],
+    *,
+    finished: bool,
+    best: Mapping[str, Any] | None = None,
+    ask_hub: bool = False,
 ) -> Results:
     """The results of a Trainer that trains, or has trained.
 
@@ -38,29 +48,26 @@ def results_of(
         said: what a script gives `trainer.create_model_card` or `trainer.push_to_hub`, by the same names; what it does
             not say is found out as Trainer does for its own card.
         finished: whether the training has ended.
+        best: `step` that Trainer has gone back to in the end, and by which `metric`; None if the weights are the last.
+        ask_hub: whether the Hub may be asked for what is not known here.
     """
     args, state, model = trainer.args, trainer.state, trainer.accelerator.unwrap_model(trainer.model)
-    card = _card_facts(trainer, said)
+    facts = card_facts(trainer, said, ask_hub=ask_hub)
     prefixes = _prefixes(state.log_history, trainer.eval_dataset)
-    best = _best(args, state) if finished else None
     last = _last_evaluations(state.log_history, prefixes, best)
-    metrics = {split: scores for split, (_, scores) in last.items()}
+    metrics = {split: scores for split, (_, scores) in last.items() if scores}
     names = list(dict.fromkeys(name for scores in metrics.values() for name in scores if name != "loss"))
     return {
-        "name": card.get("model_name"),
-        "task": card["title"],
-        "license": card.get("license"),
-        "library": "peft" if _is_adapter(model) else "transformers",
-        "tags": [*_listed(card.get("tags")), *_adapter_tags(model)],
-        "usage": _usage(model, trainer),
-        "pipeline": next(iter(_listed(card.get("tasks"))), None),
-        "dataset": card["dataset"],
-        "model": _model_facts(model, card.get("finetuned_from") or None),
+        **{key: facts[key] for key in ("name", "task", "license", "pipeline", "dataset")},
+        "library": "peft" if is_adapter(model) else "transformers",
+        "tags": [*facts["tags"], *adapter_tags(model)],
+        "usage": usage(model, trainer),
+        "model": model_facts(model, facts["base"]),
         "optimizer": describe_optimizer(trainer.optimizer, args),
-        "training": describe_training(args, state.max_steps) | _examples(trainer.train_dataset),
+        "training": _training(trainer, model),
         "headline": next(iter(names), "loss") if metrics else None,
         "metrics": metrics,
-        "best": best,
+        "best": None if best is None else dict(best),
         "scored_at_step": min((step for step, _ in last.values()), default=None),
         "history": split_log(state.log_history, prefixes, names),
         "wall_seconds": wall_seconds,
@@ -70,90 +77,25 @@ def results_of(
         "resumed_at_step": state.global_step - len(timer.seconds),
         "step": state.global_step,
         "finished": finished,
-        **environment("peft" if _is_adapter(model) else None),
+        **environment("peft" if is_adapter(model) else None),
         "command": own_command(args.world_size),
     }
 
 
-def _card_facts(trainer: Any, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the script said and Trainer finds out, the data under `dataset` and, for people, `title`."""
-    facts = dict(said)
-    if hasattr(trainer.model, "config"):
-        with suppress(OSError):  # it asks the Hub for the licence of the base model
-            facts |= vars(TrainingSummary.from_trainer(trainer, **said))
-    # Trainer takes what it read the data with for the data: "parquet", "imagefolder".
-    name = next(iter(_listed(said.get("dataset_tags"))), None) or _hub_name(trainer.train_dataset)
-    title = ", ".join(_listed(said.get("dataset"))) or name
-    count = _examples(trainer.train_dataset).get("train_examples")
-    many = "examples" if count is None else f"{count:,} examples"
-    dataset = {
-        "name": name,
-        "config": next(iter(_listed(said.get("dataset_args"))), None) or _config(trainer.train_dataset, name),
-        "source": "hub" if name else "unknown",
-        "title": title,
-        "language": facts.get("language"),
-        "description": f"Trained on {many}{f' of {title}' if title else '; of what, the script did not say'}.",
-    }
-    return {**facts, "tags": said.get("tags"), "dataset": dataset, "title": title}
-
-
-def _model_facts(model: Any, base: str | None) -> dict[str, Any]:
-    if base is None:
-        origin = {"name": type(model).__name__, "source": "scratch"}
-    else:
-        here = os.path.isabs(base) or os.path.exists(base)
-        origin = {"name": public_name(base), "source": "local" if here else "hub"}
-    return origin | {
-        "class": type(model).__name__,
-        "parameters": _count(model.parameters()),
-        "trained_parameters": _count(p for p in model.parameters() if p.requires_grad),
-    }
-
-
-def _listed(value: str | Sequence[str] | None) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _hub_name(dataset: Any) -> str | None:
-    """Where on the Hub a `datasets.Dataset` was loaded from."""
-    for source in getattr(getattr(dataset, "info", None), "download_checksums", None) or ():
-        if found := re.match(r"hf://datasets/([^@]+)@", str(source)):
-            return found[1]
-    return None
-
-
-def _config(dataset: Any, name: str | None) -> str | None:
-    return getattr(dataset, "config_name", None) if name is not None and name == _hub_name(dataset) else None
-
-
-def _examples(dataset: Any) -> dict[str, int]:
-    return {"train_examples": len(dataset)} if hasattr(dataset, "__len__") else {}
-
-
-def _count(parameters: Iterable[Any]) -> int:
-    return sum(getattr(p, "ds_numel", p.numel()) for p in parameters)  # DeepSpeed's, of one that is not all here
-
-
-def _usage(model: Any, trainer: Any) -> str | None:
-    """How a model of transformers' own, or a PEFT adapter, is loaded; what another takes is not known here."""
-    kind = type(model)
-    name, package = kind.__name__, kind.__module__.partition(".")[0]
-    if package not in ("transformers", "peft"):
-        return None
-    if package == "peft":
-        name = f"Auto{name}"
-    where = getattr(trainer, "hub_model_id", None) or FOLDER_OR_HUB_NAME
-    return f'from {package} import {name}\n\nmodel = {name}.from_pretrained("{where}")'
-
-
-def _is_adapter(model: Any) -> bool:
-    return type(model).__module__.startswith("peft.")
-
-
-def _adapter_tags(model: Any) -> list[str]:
-    """The kinds of its adapters: "lora"."""
-    kinds = {config.peft_type for config in model.peft_config.values()} if _is_adapter(model) else ()
-    return sorted(str(getattr(kind, "value", kind)).lower() for kind in kinds)
+def _training(trainer: Any, model: Any) -> dict[str, Any]:
+    """As the arguments say, but for what was given to Trainer ready made."""
+    training = describe_training(trainer.args, trainer.state.max_steps) | examples(trainer.train_dataset)
+    group, schedule = trainer.optimizer.param_groups[0], getattr(trainer, "lr_scheduler", None)
+    training["learning_rate"] = float(group.get("initial_lr", group["lr"]))
+    if schedule is not None and not getattr(trainer, "_created_lr_scheduler", True):
+        training["lr_scheduler_type"] = type(getattr(schedule, "scheduler", schedule)).__name__
+        del training["warmup_steps"]
+    dtype = next((p.dtype for p in model.parameters() if p.requires_grad), None)
+    if training["precision"] == "fp32" and dtype is not None:
+        training["precision"] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(
+            str(dtype).removeprefix("torch."), str(dtype)
+        )
+    return training
 
 
 # ------------------------------------------------------------------------------------------------ evaluations
@@ -171,13 +113,6 @@ def _split(prefix: str, eval_dataset: Any) -> str:
         # That of a part, "train[:10%]", says more than a word can that is a name of a split.
         return str(getattr(eval_dataset, "split", None) or EVALUATION)
     return prefix.removeprefix("eval_").rstrip("_")
-
-
-def _best(args: Any, state: Any) -> dict[str, Any] | None:
-    """The step that Trainer has gone back to at the end, and by what it was chosen."""
-    if not args.load_best_model_at_end or state.best_global_step is None:
-        return None
-    return {"step": state.best_global_step, "metric": args.metric_for_best_model}
 
 
 def _last_evaluations(

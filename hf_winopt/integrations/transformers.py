@@ -6,7 +6,7 @@ Hooks that run when (and only if) the module in question is imported:
   subclasses, `HfArgumentParser` and `set_optimizer` accept them;
 - `transformers.trainer`: `Trainer.get_optimizer_cls_and_kwargs`, a public static method of 4.57 and of 5.x,
   answers for them, `DEFAULT_CALLBACKS` gains the callback that turns `agr_stop_ratio` into steps and the one of
-  `cards`, and Trainer writes our model card;
+  `cards`, and Trainer's methods gain `trainer_hooks`;
 - what Trainer pushes is kept free of what is private (`private`).
 """
 
@@ -17,7 +17,7 @@ import logging
 from types import ModuleType
 from typing import Any
 
-from hf_winopt.integrations import names, private
+from hf_winopt.integrations import names, private, resuming
 from hf_winopt.integrations.names import register_optimizer
 from hf_winopt.integrations.on_import import when_imported
 from hf_winopt.integrations.options import optimizer_kwargs, typed_options
@@ -32,13 +32,14 @@ def install() -> None:
     """Let `transformers` accept the names of `hf-winopt list`, without importing it. May be repeated."""
     when_imported("transformers.training_args", lambda module: names.publish(module.OptimizerNames))
     when_imported("transformers.training_args", private.hide_in_arguments)
-    when_imported("transformers.trainer_callback", private.find_the_best_again)
+    when_imported("transformers.trainer_callback", resuming.find_the_best_again)
     when_imported("transformers.trainer", _extend_trainer)
 
 
 def _extend_trainer(module: ModuleType) -> None:
-    from hf_winopt.integrations import cards
+    from hf_winopt.integrations import trainer_hooks
     from hf_winopt.integrations.callbacks import AGRStopCallback
+    from hf_winopt.integrations.cards import WinOptCardCallback
 
     theirs = module.Trainer.get_optimizer_cls_and_kwargs
 
@@ -53,5 +54,5 @@ def _extend_trainer(module: ModuleType) -> None:
         return entry.optimizer_class(model), optimizer_kwargs(entry, args)
 
     module.Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
-    cards.extend(module.Trainer)
-    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, cards.WinOptCardCallback))
+    trainer_hooks.extend(module.Trainer)
+    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, WinOptCardCallback))

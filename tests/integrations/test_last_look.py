@@ -90,8 +90,9 @@ def test_a_push_with_something_private_in_it(tmp_path: Path) -> None:
         os.environ["WANDB_API_KEY"] = SECRET
         large = bytes(last_look.CHUNK - 5) + SECRET.encode() + bytes(100)
         planted = {
-            "config.json": (b'{"_name_or_path": "%s/base"}' % os.fsencode(folder), "the path of the folder itself"),
+            "config.json": (b'{"data": "%s/base"}' % os.fsencode(folder), "the path of the folder itself"),
             "logs/notes.txt": (b"hf_owner", "the token in use"),
+            "logs/token.txt": (b"hf_" + b"aB3" * 11 + b"x", "a token of the Hub"),
             "vocab.txt": (large, "the value of the environment variable WANDB_API_KEY"),
             "results.json": (files["results.json"].replace(b"vit from scratch", b"hf_owner"), "the token in use"),
         }
@@ -106,6 +107,9 @@ def test_a_push_with_something_private_in_it(tmp_path: Path) -> None:
 
         (folder / "training_args.bin").write_bytes(saved({"output_dir": str(folder), "hub_token": "hf_owner"}))
         (folder / "checkpoint-10" / "training_args.bin").write_bytes(saved({"logging_dir": str(folder / "runs")}))
+        (folder / "config.json").write_text(json.dumps({"_name_or_path": f"{folder}/base", "model_type": "vit"}))
+        (folder / "wandb").mkdir()
+        (folder / "wandb" / "meta.json").write_text("{}")
         (folder / "runs" / "events.out.tfevents.1.host").write_bytes(b"output_dir: " + os.fsencode(folder))
         (folder / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": str(folder / "checkpoint-2")}))
         before = read(folder)
@@ -116,6 +120,8 @@ def test_a_push_with_something_private_in_it(tmp_path: Path) -> None:
         assert "left out: has the path of the folder" in rows["last-checkpoint/training_args.bin"]
         assert "left out: has the path of the folder" in rows["runs/events.out.tfevents.1.host"]
         served = pushed(server, "owner/model")
+        assert json.loads(served["config.json"]) == {"_name_or_path": "base", "model_type": "vit"}
+        assert "another tool's log" in rows["wandb/"]
         assert not [name for name in served if name.endswith("training_args.bin")]
         assert json.loads(served["trainer_state.json"]) == {"best_model_checkpoint": "checkpoint-2"}
         for name, content in served.items():
@@ -124,7 +130,6 @@ def test_a_push_with_something_private_in_it(tmp_path: Path) -> None:
         del after["README.md"]
         assert after == before
 
-        (folder / "runs" / "events.out.tfevents.1.host").write_bytes(b"output_dir: " + os.fsencode(folder))
         (folder / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": None, "note": "hf_owner"}))
         already = len(sent(server))
         status, _, err = push(folder, "owner/model")

@@ -210,7 +210,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(tmp_path: Path) -> None:
         (folder / "model.safetensors").write_bytes(b"")
         refused("model.safetensors is not whole")
         (folder / "trainer_state.json").write_text("no state")
-        refused("trainer_state.json is not the state of a training")
+        refused("trainer_state.json is not the JSON that it should be")
         for step in (2, 10):
             (folder / f"checkpoint-{step}" / "optimizer.pt").unlink()
         (folder / "optimizer.pt").unlink()

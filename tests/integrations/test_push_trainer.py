@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import pytest
+
 from tests.hub_server import HubServer
-from tests.integrations.hub_client import alone, hub
+from tests.integrations.hub_client import ROOT, alone, hub
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -61,6 +64,29 @@ def test_every_push_has_our_card_and_nothing_private(tmp_path: Path) -> None:
                 sys.orig_argv += command[1:]
                 assert run(command[1:]) == 0
             check(server, api, strategy, out)
+
+
+@pytest.mark.parametrize(("optim", "strategy"), [("adamw_win", "checkpoint"), ("adamw_torch", "end")])
+def test_several_processes_push(optim: str, strategy: str, tmp_path: Path) -> None:
+    """Only the main one has anything to do with it; with another optimizer, none of ours."""
+    script, out = tmp_path / "train.py", tmp_path / "out"
+    script.write_text(SCRIPT)
+    arguments = ARGUMENTS.replace("adamw_win", optim).replace("hf_owner", "hf_owner --ddp_backend gloo")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "hf_winopt", "run", str(script), *arguments.split(), "--hub_model_id", "owner/two"]
+    with HubServer(tmp_path / "hub", {"hf_owner": "owner"}) as server:
+        environment = {**os.environ, **server.environment(tmp_path / "home", "hf_owner"), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, "--hub_strategy", strategy, "--output_dir", str(out)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        files = server.files("owner/two")
+    assert files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    assert (b"hf-winopt" in files["README.md"]) == (optim == "adamw_win")
+    assert ("last-checkpoint/optimizer.pt" in files) == (strategy == "checkpoint")
+    if optim == "adamw_win":
+        assert b"accelerate launch --num_processes 2 -m hf_winopt run" in files["README.md"]
 
 
 def at_once(_: HfApi, push: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:

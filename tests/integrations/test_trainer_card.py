@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import peft
 import pytest
 import torch
+import transformers.trainer
 from huggingface_hub import metadata_load
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from hf_winopt import AdamW, WinOptCardCallback, cli
-from hf_winopt.integrations import trainer_results
+from hf_winopt import Adam, AdamW, WinOptCardCallback, cli
+from hf_winopt.integrations import trainer_facts, trainer_results
 
 SAID = {
     "dataset_tags": "nyu-mll/glue",
@@ -234,3 +239,135 @@ def test_a_model_tuned_with_peft(make_trainer, tiny_bert):
     text = card_of(trainer)
     assert "AutoPeftModelForSequenceClassification.from_pretrained" in text and f"peft {peft.__version__}" in text
     assert "trained of" in text
+    trainer.save_model()  # PEFT puts its own card there
+    assert is_ours(trainer) and card_of(trainer) == text
+
+
+def test_folders_and_tokens_that_a_script_says(trained, tmp_path):
+    trainer = trained()
+    folder = str(tmp_path / "data")
+    trainer.create_model_card(dataset=f"{folder}/x.csv", dataset_tags=[folder, "owner/more"], tags=["hf_" + "aB3x" * 8])
+    text, results = card_of(trainer), results_of(trainer)
+    assert str(tmp_path) not in text + json.dumps(results) and "aB3x" not in text + json.dumps(results)
+    assert results["dataset"]["source"] == "local" and "datasets" not in metadata_load(tmp_path / "README.md")
+    trainer.create_model_card(dataset_tags=["owner/one", "owner/two"], dataset=["one", "two"])
+    assert metadata_load(tmp_path / "README.md")["datasets"] == ["owner/one", "owner/two"]
+
+
+def test_a_base_model_that_is_gone(make_trainer, tiny_bert, tmp_path):
+    base = tmp_path / "somewhere" / "base"
+    tiny_bert().save_pretrained(base)
+    model = BertForSequenceClassification.from_pretrained(str(base))
+    shutil.rmtree(base.parent)
+    trainer = make_trainer(model=model, optim="adamw_win", max_steps=1)
+    trainer.train()
+    trainer.create_model_card()
+    assert "somewhere" not in card_of(trainer) and "# base, trained with adamw_win" in card_of(trainer)
+    assert results_of(trainer)["model"]["source"] == "local"
+
+
+def test_secrets_of_the_environment_in_the_command(trained, monkeypatch):
+    trainer = trained()
+    monkeypatch.setenv("SOME_API_KEY", "planted-secret")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--note", "planted-secret"])
+    trainer.create_model_card()
+    assert results_of(trainer)["command"] is None and "planted-secret" not in card_of(trainer)
+    trainer.create_model_card(dataset="planted-secret")  # then there is nothing that could be left out
+    assert "planted-secret" not in json.dumps(results_of(trainer))
+
+
+def test_what_was_given_ready_made(tiny_bert, examples, tmp_path):
+    """The arguments know nothing of it."""
+    model = tiny_bert().bfloat16()
+    optimizer = Adam(model.parameters(), lr=3e-3, acceleration="win")
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    args = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, report_to="none", optim="adamw_win")
+    trainer = Trainer(model, args, train_dataset=examples, optimizers=(optimizer, schedule))
+    trainer.train()
+    trainer.create_model_card()
+    training = results_of(trainer)["training"]
+    assert results_of(trainer)["optimizer"]["name"] == "adam_win"
+    assert (training["learning_rate"], training["lr_scheduler_type"], training["precision"]) == (
+        3e-3,
+        "ConstantLR",
+        "bf16",
+    )
+    assert "warmup_steps" not in training
+
+
+def test_a_best_that_could_not_be_loaded(trained, tmp_path):
+    """Trainer keeps the last weights then, and says so."""
+    often = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    trainer = trained(False, learning_rate=0.5, load_best_model_at_end=True, **often)
+    assert trainer.state.best_global_step < 4
+    shutil.rmtree(trainer.state.best_model_checkpoint)
+    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    callback = next(each for each in trainer.callback_handler.callbacks if isinstance(each, WinOptCardCallback))
+    callback.best = None
+    callback.on_train_end(trainer.args, trainer.state, trainer.control)
+    trainer.create_model_card()
+    last = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry][-1]
+    assert results_of(trainer)["metrics"]["evaluation"]["loss"] == last and "chosen by" not in card_of(trainer)
+
+
+def test_only_a_card_that_was_asked_for_asks_the_hub(trained, monkeypatch):
+    asked: list[str | None] = []
+    summary = trainer_facts.TrainingSummary.from_trainer
+    monkeypatch.setattr(
+        trainer_facts.TrainingSummary,
+        "from_trainer",
+        lambda trainer, **said: (asked.append(said.get("license")), summary(trainer, **said))[1],
+    )
+    trainer = trained()
+    trainer.save_model()
+    assert asked == [""]  # Trainer asks where there is none
+    trainer.create_model_card()
+    assert asked == ["", None] and results_of(trainer)["license"] is None
+
+
+def test_a_script_that_only_evaluates_leaves_our_card(trained, make_trainer):
+    trained().create_model_card()
+    trainer = make_trainer(optim="adamw_win")
+    trainer.evaluate()
+    before = card_of(trainer)
+    trainer.create_model_card()
+    assert card_of(trainer) == before and is_ours(trainer)
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Any:
+        return itertools.cycle(self.rows)
+
+    def __len__(self) -> int:
+        raise TypeError("nobody knows")
+
+
+def test_data_of_unknown_length(make_trainer, examples):
+    trainer = make_trainer(optim="adamw_win", max_steps=2)
+    trainer.train_dataset = Endless(examples)
+    trainer.train()
+    for folder in (Path(trainer.args.output_dir), f"{trainer.args.output_dir}/"):
+        trainer.save_model(folder)
+        assert "train_examples" not in results_of(trainer)["training"]
+        Path(trainer.args.output_dir, "results.json").unlink()
+
+
+def test_code_that_the_model_needs_goes_along_on_the_way(make_trainer, tmp_path):
+    trainer = make_trainer(optim="adamw_win", max_steps=2)
+    trainer.train()
+    checkpoint = tmp_path / "checkpoint-2"
+    checkpoint.mkdir()
+    (checkpoint / "modeling.py").write_text("code")
+    (checkpoint / "README.md").write_text(f"---\nbase_model: {tmp_path}/base\n---\n")  # as PEFT leaves one
+    trainer.push_in_progress = None
+    trainer.args.hub_strategy = "checkpoint"
+    trainer.hub_model_id = "owner/model"
+    sends = "hf_api" if hasattr(transformers.trainer, "hf_api") else "upload_folder"
+    with patch.object(transformers.trainer, sends):
+        trainer._push_from_checkpoint(str(checkpoint))
+    assert (tmp_path / "modeling.py").read_text() == "code"
+    assert str(tmp_path) not in (checkpoint / "README.md").read_text()
+    assert is_ours(trainer)
