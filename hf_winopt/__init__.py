@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .integrations import accelerate as _accelerate
 from .integrations import transformers as _transformers
+from .integrations import zero as _zero
 from .integrations.arguments import WinOptArguments
 from .integrations.transformers import register_optimizer
 from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, create_optimizer
@@ -35,6 +36,7 @@ __all__ = [
 
 _transformers.install()
 _accelerate.install()
+_zero.install()
 
 
 def __getattr__(name: str) -> Any:

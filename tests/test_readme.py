@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bf16_params, first_step, plain_loops, step_time, traffic, transformer_xl
+from benchmarks import bf16_params, first_step, plain_loops, sharded_step, step_time, traffic, transformer_xl
 from hf_winopt import OPTIMIZERS, cli
 from hf_winopt.compare import report
 from recipes.glue import side_by_side
@@ -83,6 +83,11 @@ def test_the_tables_of_times():
         assert f"| {row['name']} | {row['host_us']:.0f} | " in PERFORMANCE
 
 
+def test_the_table_of_sharded_steps():
+    result = json.loads((RESULTS / "sharded_step.json").read_text())
+    assert sharded_step.table(result) in (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_the_two_runs_on_cola():
     glue = ROOT / "recipes" / "glue"
     runs = {
@@ -98,6 +103,8 @@ def test_the_table_of_the_two_runs_on_cola():
         "docs/math.md",
         "docs/performance.md",
         "docs/compare.md",
+        "docs/distributed.md",
+        "docs/hub.md",
         "recipes/glue/README.md",
         "recipes/transformer_xl/README.md",
     ],

@@ -1,6 +1,7 @@
 """How a rule runs over a list of tensors. Each engine is a module with `step(rule, works)`; `triton` has plans."""
 
 from .dispatch import ACCELERATORS, BACKENDS, DTYPES, reason_against_triton, resolve, step, triton_lacks
+from .shards import any_sharded, is_sharded, like, local, local_grad, mesh_of, placed_like, sharing
 from .work import Work, compute_dtype
 
 __all__ = [
@@ -8,9 +9,17 @@ __all__ = [
     "BACKENDS",
     "DTYPES",
     "Work",
+    "any_sharded",
     "compute_dtype",
+    "is_sharded",
+    "like",
+    "local",
+    "local_grad",
+    "mesh_of",
+    "placed_like",
     "reason_against_triton",
     "resolve",
+    "sharing",
     "step",
     "triton_lacks",
 ]

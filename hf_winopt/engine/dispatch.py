@@ -8,11 +8,13 @@ import importlib.util
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..rules import Rule
+from . import staged
 from .work import Work
 
 BACKENDS = {"eager": "eager", "compile": "compiled", "triton": "eager"}
@@ -50,7 +52,7 @@ def _walk(tensor: Tensor) -> list[int]:
 
 
 def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
-    """Why the Triton engine cannot step a parameter with such a gradient; None where it can."""
+    """Why the Triton engine cannot step a parameter, or the shard of one, with such a gradient; None where it can."""
     if p.device.type not in ACCELERATORS and os.environ.get("TRITON_INTERPRET") != "1":
         return f"Triton needs a GPU, and a parameter is on {p.device}"
     if lack := triton_lacks():
@@ -67,14 +69,23 @@ def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
     return None
 
 
-def step(backend: str, rule: Rule, works: list[Work]) -> None:
-    """Step all `works` by `rule`, each device's by the engine that `backend` means there.
+def step(backend: str, works: Mapping[Rule, list[Work]]) -> None:
+    """Step the works of each rule, each device's by the engine that `backend` means there.
+
+    Those that need sums over shards, which are elsewhere too, go together and first, whatever the backend.
 
     Raises:
         KeyError: no such backend.
     """
-    by_engine: defaultdict[str, list[Work]] = defaultdict(list)
-    for work in works:
-        by_engine[BACKENDS[resolve(backend, work.z.device)]].append(work)
-    for name, mine in by_engine.items():
+    in_stages: defaultdict[Rule, list[Work]] = defaultdict(list)
+    by_engine: defaultdict[tuple[str, Rule], list[Work]] = defaultdict(list)
+    for rule, mine in works.items():
+        for work in mine:
+            if staged.takes(rule, work):
+                in_stages[rule].append(work)
+            else:
+                by_engine[BACKENDS[resolve(backend, work.z.device)], rule].append(work)
+    if in_stages:
+        staged.step(in_stages)
+    for (name, rule), mine in by_engine.items():
         importlib.import_module(f".{name}", __package__).step(rule, mine)

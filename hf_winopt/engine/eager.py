@@ -20,7 +20,13 @@ def step_segment(rule: Rule, segment: Segment) -> None:
     if needs_sum(rule, segment.c):
         segment.c = {**segment.c, "abs_sum": spread(abs_sums(segment), segment)}
     if rule.trust_ratio:
-        segment.c = {**segment.c, "ratio": spread(_advance_for_ratios(rule, segment), segment)}
+        w, r = advance_for_norms(rule, segment).sqrt().unbind(1)
+        segment.c = {**segment.c, "ratio": spread(trust_ratio(w, r), segment)}
+    finish_segment(rule, segment)
+
+
+def finish_segment(rule: Rule, segment: Segment) -> None:
+    """What is left to do once the sums over whole parameters are among the coefficients."""
     for z, g, *states in blocks_of(segment):
         state = dict(zip(segment.state, states))
         (_move_block if rule.trust_ratio else _step_block)(rule, segment.c, z, g, state)
@@ -35,8 +41,8 @@ def _step_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, s
         z.copy_(wide)
 
 
-def _advance_for_ratios(rule: Rule, segment: Segment) -> torch.Tensor:
-    """LAMB's first pass: the moments advance; the ratio of the two norms of each parameter."""
+def advance_for_norms(rule: Rule, segment: Segment) -> torch.Tensor:
+    """LAMB's first pass: the moments advance; for each parameter the sums of squares of `w` and of `r`, `(n, 2)`."""
     dtype = compute_dtype(segment.z.dtype)
     w_parts, r_parts = [], []
     for z, g, *states in blocks_of(segment):
@@ -46,7 +52,7 @@ def _advance_for_ratios(rule: Rule, segment: Segment) -> torch.Tensor:
         w = wide if rule.conservative == "z" else state["x"]
         w_parts.append(by_parameter(w.square(), segment))
         r_parts.append(by_parameter(r.square(), segment))
-    return trust_ratio(total(w_parts).sqrt(), total(r_parts).sqrt())
+    return torch.stack((total(w_parts), total(r_parts)), dim=1)
 
 
 def _move_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:

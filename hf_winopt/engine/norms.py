@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..rules import Coefficient, Coefficients, Rule, gradient
+from .shards import Sharing, complete
 from .work import Segment, compute_dtype, flat
 
 BLOCK = 1 << 18
@@ -78,12 +79,35 @@ def abs_sums(segment: Segment) -> Tensor:
     )
 
 
-def grad_norm(grads: Sequence[Tensor]) -> Tensor:
-    """`||all g||_2` in float64, a 0-dim tensor on the first gradient's device; 0 for no gradients."""
-    parts = [
+def grad_norm(grads: Sequence[Tensor], sharings: Sequence[Sharing | None] = ()) -> Tensor:
+    """`||all g||_2` in float64, a 0-dim tensor on the first gradient's device; 0 for no gradients.
+
+    Args:
+        grads: gradients, or the shards of them that are here.
+        sharings: of each; none where all are whole.
+    """
+    if any(sharings):
+        return _grad_norm_of_shards(grads, sharings)
+    parts = _squares_of_blocks(grads)
+    return total(parts).sqrt() if parts else torch.zeros((), dtype=torch.float64)
+
+
+def _squares_of_blocks(grads: Sequence[Tensor]) -> list[Tensor]:
+    return [
         squares(piece.to(compute_dtype(g.dtype))).to(grads[0].device)
         for g in grads
         if g.numel()
         for (piece,) in blocks(*flat([g]))
     ]
-    return total(parts).sqrt() if parts else torch.zeros((), dtype=torch.float64)
+
+
+def _grad_norm_of_shards(grads: Sequence[Tensor], sharings: Sequence[Sharing | None]) -> Tensor:
+    """What is shared on a mesh is added up here first: one number for each mesh is enough."""
+    nothing = torch.zeros((), dtype=widest(grads[0].device), device=grads[0].device)
+    sums: dict[Sharing | None, list[Tensor]] = {None: [nothing]}
+    for g, each in zip(grads, sharings):
+        # a process has copies of one parameter and shards of another on the same mesh: its part of the sum is one
+        key = None if each is None else Sharing(each.mesh, True)
+        mine = _squares_of_blocks([g]) if each is None or each.counts else []
+        sums.setdefault(key, [nothing]).extend(part.to(nothing.device) for part in mine)
+    return complete(torch.stack([total(parts) for parts in sums.values()]), list(sums)).sum().sqrt()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..rules import Coefficients
+from .shards import Sharing
 
 SMALL = 1 << 16
 """Parameters of at most so many elements are stepped together."""
@@ -32,12 +33,14 @@ class Work:
         state: the tensors of `rule.state_names`, same shape, float32 (float64 for float64 parameters).
         c: the step's coefficients, shared by all works of the same hyper-parameters and step count. An entry
             "abs_sum" says that `sum|g|` is known already (`OFF` where AGR is); otherwise the engine finds it.
+        sharing: who has the rest of the parameter, if `z` is a shard of it; None if it is whole.
     """
 
     z: Tensor
     g: Tensor
     state: dict[str, Tensor]
     c: Coefficients
+    sharing: Sharing | None = None
 
     def joins(self) -> bool:
         """Whether the parameter can be stepped together with others: small, and laid out plainly."""
@@ -50,6 +53,7 @@ class Segment:
 
     Args:
         sizes: how many elements of each parameter in it, in order.
+        works: those parameters; none of a segment that only fills up.
         home: where what is a copy belongs, and the copy.
     """
 
@@ -58,6 +62,7 @@ class Segment:
     state: dict[str, Tensor]
     c: Coefficients
     sizes: list[int]
+    works: list[Work] = field(default_factory=list)
     home: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
 
     def finish(self) -> None:
@@ -97,7 +102,7 @@ def _line(tensor: Tensor) -> Tensor:
 def _alone(work: Work) -> Segment:
     """One parameter by itself, in place or, where its tensors are laid out differently, on copies."""
     z, g, *states = flat([work.z, work.g, *work.state.values()])
-    segment = Segment(z, g, dict(zip(work.state, states)), work.c, [z.numel()])
+    segment = Segment(z, g, dict(zip(work.state, states)), work.c, [z.numel()], [work])
     for target, value in ((work.z, z), *zip(work.state.values(), states)):
         if value.data_ptr() != target.data_ptr():
             segment.home.append(([target], [value.view(target.shape)]))
@@ -110,7 +115,7 @@ def _together(works: list[Work]) -> Segment:
     z, g, *states = joined = [torch.cat(column) for column in columns]
     sizes = [part.numel() for part in columns[0]]
     home = [(list(column), list(whole.split(sizes))) for column, whole in zip(columns, joined) if whole is not g]
-    return Segment(z, g, dict(zip(works[0].state, states)), works[0].c, sizes, home)
+    return Segment(z, g, dict(zip(works[0].state, states)), works[0].c, sizes, works, home)
 
 
 def segments(works: list[Work]) -> Iterator[Segment]:

@@ -14,12 +14,14 @@ from torch.optim.optimizer import ParamsT
 from .. import engine
 from ..engine.norms import grad_norm
 from ..rules import OFF, Coefficients, Rule, agr_applies, coefficients
-from . import checkpoint, fused
+from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
 from .options import Check, check_backend
-from .parameters import check_parameters, refuse_sharded, refuse_sparse
+from .parameters import check_parameters, refuse_sparse
+from .shards import Shard, Sharder, Shards
 
 if TYPE_CHECKING:
+    from ..engine.shards import Sharing
     from ..engine.triton.plan import Plan
     from ..engine.triton.premises import Groups
 
@@ -50,12 +52,17 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
     A 0-dim float64 tensor beside the parameters: nothing waits for it until it is read.
     """
 
+    has_some_only: str | None = None
+    """Why this optimizer has only some of the parameters that are trained, each of them whole; None if it has all."""
+
+    _given: set[int] | None = None
     _plan: Plan | None = None
     _captured: Sequence[Plan] = ()
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], backend: str) -> None:
         check_backend("backend", backend)
         self.backend = backend
+        self._sharder = Sharder()
         super().__init__(params, defaults)
 
     @classmethod
@@ -76,6 +83,7 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         except (TypeError, ValueError):
             del self.param_groups[-1]
             raise
+        self._given = {*(self._given or ()), *map(id, self.param_groups[-1]["params"])}
 
     # stepping ------------------------------------------------------------------------------------------------------
 
@@ -99,80 +107,99 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
                 loss = closure()
         groups = [(self.rule(group), len(group["params"])) for group in self.param_groups]
         params = [p for group in self.param_groups for p in group["params"]]
-        grads = [p.grad for p in params]
-        live = [g for g in grads if g is not None]
-        if self._plan is None or not self._plan.premises.hold(params, grads, live, groups, self.state):
-            self._plan = self._planned(params, grads, groups)
+        shards = self._sharder(params)
+        grads, (live, sharings) = shards.grads, shards.live()
+        if self._plan is None or not self._plan.premises.hold(shards.zs, grads, live, groups, self.state):
+            self._plan = self._planned(params, shards, groups)
         stepped = self._plan.stepped if self._plan is not None else frozenset()
         rest = (
             [i for i, g in enumerate(grads) if g is not None and i not in stepped] if len(stepped) < len(params) else []
         )
         if rest:
-            fused.refuse_capture(self, params, "not every parameter is stepped by the Triton engine")
+            fused.refuse_capture(self, shards.zs, "not every parameter is stepped by the Triton engine")
         grad_scale, self._found_inf = self._scaling()
-        self.grad_norm = self._norm_of_all(live, grad_scale, not rest)
+        self.grad_norm = self._norm_of_all(live, sharings, grad_scale, not rest)
         if self._plan is not None:
-            self._step_fused(params, grads, grad_scale)
+            self._step_fused(shards, grad_scale)
         if rest and not self.step_was_skipped:
-            self._step_by_works(set(rest), grad_scale)
+            self._step_by_works(set(rest), shards, grad_scale)
         return loss
 
-    def _planned(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], groups: Groups) -> Plan | None:
+    def _planned(self, params: Sequence[Tensor], shards: Shards, groups: Groups) -> Plan | None:
         """The plan of the Triton engine, None where it has nothing to step; refuses what no engine can step."""
-        refuse_sparse(grads, type(self).__name__)
-        refuse_sharded(params)
+        refuse_sparse(shards.grads, type(self).__name__)
+        self._refuse_pieces(groups)
         fused.refuse_capture(
-            self, params, "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture"
+            self,
+            shards.zs,
+            "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture",
         )
-        return fused.plan(self, params, grads, groups, self._started)
+        return fused.plan(self, params, shards, groups, self._started)
 
-    def _norm_of_all(self, grads: Sequence[Tensor], grad_scale: Tensor | None, all_fused: bool) -> Tensor | None:
+    def _refuse_pieces(self, groups: Groups) -> None:
+        rules, clips = [rule for rule, _ in groups if rule.takes_sums], self._clips()
+        if not rules and not clips:
+            return
+        if self.has_some_only is not None:
+            pieces.refuse(type(self).__name__, self.has_some_only, (), clips)
+        if self._given is None:  # made from a pickle, which holds what it was given
+            self._given = {id(p) for group in self.param_groups for p in group["params"]}
+        if any(pieces.are_pieces(group["params"], self._given) for group in self.param_groups):
+            pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, clips)
+
+    def _norm_of_all(
+        self, grads: Sequence[Tensor], sharings: Sequence[Sharing | None], grad_scale: Tensor | None, all_fused: bool
+    ) -> Tensor | None:
         """The norm of all gradients, unscaled; None without clipping, and where the plan finds it in the step."""
-        if not self._clips() or (all_fused and self._plan is not None and self._plan.finds_norm):
+        if not self._clips():
             return None
-        norm = grad_norm(grads)
+        if all_fused and not sharings and self._plan is not None and self._plan.finds_norm:
+            return None
+        norm = grad_norm(grads, sharings)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
-    def _step_fused(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], grad_scale: Tensor | None) -> None:
+    def _step_fused(self, shards: Shards, grad_scale: Tensor | None) -> None:
         plan, self._plan = self._plan, None  # should it fail, nobody knows what the device was told
         assert plan is not None
         scaling = (grad_scale, self._found_inf)
-        self.grad_norm = plan.step(self.param_groups, grads, *scaling, self._clips(), self.grad_norm)
-        written = [p for p, g in zip(params, grads) if g is not None]
+        self.grad_norm = plan.step(self.param_groups, shards.grads, *scaling, self._clips(), self.grad_norm)
+        written = [z for z, g in zip(shards.zs, shards.grads) if g is not None]
         torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
         if plan.capturing():  # a graph that replays the step reads the tables of its plan
             self._captured = [*self._captured, plan]
         else:
             self._plan = plan
 
-    def _step_by_works(self, places: Collection[int], grad_scale: Tensor | None) -> None:
+    def _step_by_works(self, places: Collection[int], shards: Shards, grad_scale: Tensor | None) -> None:
         """Step the parameters at these places among all."""
         works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
         place = itertools.count()
         for group in self.param_groups:
-            rule, params = self.rule(group), [p for p in group["params"] if next(place) in places]
-            works[rule] += self._works(rule, group, params, self._grad_factor(group, grad_scale))
-        for rule, mine in works.items():
-            engine.step(self.backend, rule, mine)
+            rule = self.rule(group)
+            mine = [(p, shards.at(i)) for p in group["params"] if (i := next(place)) in places]
+            works[rule] += self._works(rule, group, mine, self._grad_factor(group, grad_scale))
+        engine.step(self.backend, works)
 
-    def _works(self, rule: Rule, group: dict[str, Any], params: list[Tensor], grad: float) -> list[engine.Work]:
+    def _works(
+        self, rule: Rule, group: dict[str, Any], params: Sequence[tuple[Tensor, Shard]], grad: float
+    ) -> list[engine.Work]:
         """Parameters of one group, counted one step on, each with its state and the numbers of its step.
 
         `grad` is what section 0 multiplies the gradients by.
         """
-        states = [self._started(p, rule) for p in params]
+        states = [self._started(p, rule) for p, _ in params]
         if states:
             self._count(group, states)
         numbers: dict[tuple[int, bool], Coefficients] = {}
         works = []
-        for p, state in zip(params, states):
-            assert p.grad is not None  # as `step` chose them
+        for (_, (z, g, sharing)), state in zip(params, states):
+            assert g is not None  # as `step` chose them
             t = int(state["step"].item())
-            off = _agr_is_off(rule, group, p, t)
+            off = _agr_is_off(rule, group, z, t)
             if (t, off) not in numbers:
                 numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
-            tensors = {name: state[name] for name in rule.state_names}
-            works.append(engine.Work(p, p.grad, tensors, numbers[t, off]))
+            tensors = {name: engine.local(state[name]) for name in rule.state_names}
+            works.append(engine.Work(z, g, tensors, numbers[t, off], sharing))
         return works
 
     def _started(self, param: Tensor, rule: Rule, counted_on: torch.device = HOST) -> dict[str, Tensor]:
@@ -184,12 +211,12 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
             state["step"] = torch.as_tensor(state["step"]).to(counted_on, torch.float32)
         for name in {"x", "y"}.intersection(state).difference(rule.state_names):
             del state[name]  # left behind when `acceleration` was switched: it would be stale when switched back
-        dtype = engine.compute_dtype(param.dtype)
+        z, dtype = engine.local(param), engine.compute_dtype(param.dtype)
         for name in rule.state_names:
             if name not in state:
-                zeros = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+                zeros = torch.zeros_like(z, dtype=dtype, memory_format=torch.preserve_format)
                 # x and y start at z. The copy keeps the layout of the parameter: they then share one flat order
-                state[name] = zeros.copy_(param) if name in ("x", "y") else zeros
+                state[name] = engine.like(param, zeros.copy_(z) if name in ("x", "y") else zeros)
         return state
 
     def _count(self, group: dict[str, Any], states: list[dict[str, Tensor]]) -> None:
@@ -227,13 +254,9 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         return rule.bytes_per_param(p.element_size(), state, decays, transforms) + clipping
 
     def state_bytes(self) -> int:
-        """Bytes of all state tensors held now; state is made at a parameter's first step."""
-        return sum(
-            value.numel() * value.element_size()
-            for state in self.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        )
+        """Bytes of all state tensors held now by this process; state is made at a parameter's first step."""
+        tensors = [value for state in self.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return sum(each.numel() * each.element_size() for each in map(engine.local, tensors))
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -266,6 +289,7 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         if "_incoming" in self.__dict__:
             state = {**state, "state": defaultdict(dict, self._incoming)}
         super().__setstate__(state)
+        self._sharder = Sharder()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "backend": self.backend}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..engine import compute_dtype
+from ..engine import compute_dtype, like, local, mesh_of, placed_like
 from ..rules import Rule
 from .options import check_options
 
@@ -96,4 +96,10 @@ def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
             f"state_dict: {name} of parameter {key} must be a floating point tensor of shape {tuple(param.shape)}; "
             f"got {got}"
         )
-    return value.detach().to(param.device, compute_dtype(param.dtype), copy=True)
+    if mesh_of(value) != mesh_of(param):
+        raise ValueError(
+            f"state_dict: {name} of parameter {key} must be sharded as the parameter is. Load it by "
+            "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which shards what is whole"
+        )
+    value = placed_like(param, value.detach())
+    return like(param, local(value).to(local(param).device, compute_dtype(param.dtype), copy=True))

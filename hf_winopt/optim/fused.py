@@ -13,9 +13,11 @@ from .. import engine
 from ..rules import Rule
 
 if TYPE_CHECKING:
+    from ..engine.shards import Sharing
     from ..engine.triton.plan import Plan
     from ..engine.triton.premises import Groups
     from .base import RuleOptimizer
+    from .shards import Shards
 
 Start = Callable[[Tensor, Rule, torch.device], dict[str, Tensor]]
 
@@ -37,23 +39,26 @@ def refuse_capture(optimizer: RuleOptimizer, params: Iterable[Tensor], why: str)
 def plan(
     optimizer: RuleOptimizer,
     params: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
+    shards: Shards,
     groups: Groups,
     started: Start,
 ) -> Plan | None:
     """A plan for all parameters that the Triton engine can step; None where there are none.
 
     Args:
-        params, grads: of the whole optimizer: parameters, and their gradients or None.
+        params: of the whole optimizer.
+        shards: what is stepped here of each.
         groups: the rule of each group, and its length.
         started: gives a parameter's state, made where it is missing, the step count on the device that is named.
     """
     numbers = [(i, rule) for i, (rule, length) in enumerate(groups) for _ in range(length)]
     chosen = {}
-    for place, (p, g) in enumerate(zip(params, grads)):
+    for place, p in enumerate(params):
+        z, g, sharing = shards.at(place)
         stepped_before = bool(optimizer.state.get(p))
-        if (g is not None or stepped_before) and _takes_triton(optimizer, p, p if g is None else g):
-            chosen[place] = p.dtype if g is None else g.dtype
+        form, rule = (z if g is None else g), numbers[place][1]
+        if (g is not None or stepped_before) and _takes_triton(optimizer, z, form, rule, sharing):
+            chosen[place] = form.dtype
     if not chosen:
         return None
     from ..engine.triton.batch import Entry
@@ -62,17 +67,17 @@ def plan(
 
     entries = {}
     for place, grad_dtype in chosen.items():
-        p, (group, rule) = params[place], numbers[place]
-        state = started(p, rule, p.device)
-        _lay_out_like(p, state, rule)
-        entries[place] = Entry(rule, p, grad_dtype, state, group)
-    return Plan(entries, len(groups), Premises(params, grads, groups, optimizer.state, entries))
+        p, z, (group, rule) = params[place], shards.zs[place], numbers[place]
+        started(p, rule, z.device)
+        state = _laid_out_like(p, z, optimizer.state[p], rule)
+        entries[place] = Entry(rule, z, grad_dtype, state, group)
+    return Plan(entries, len(groups), Premises(shards.zs, shards.grads, groups, optimizer.state, entries))
 
 
-def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor) -> bool:
+def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor, rule: Rule, sharing: Sharing | None) -> bool:
     """Whether the Triton engine steps a parameter; where it was to, and cannot, that is said."""
     if engine.resolve(optimizer.backend, p.device) == "triton":
-        reason = engine.reason_against_triton(p, g)
+        reason = _reason_against_shards(rule, sharing) or engine.reason_against_triton(p, g)
     elif optimizer.backend == "auto" and p.device.type in engine.ACCELERATORS:
         reason = engine.triton_lacks()
     else:
@@ -80,6 +85,12 @@ def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor) -> bool:
     if reason is not None:
         _tell_once(optimizer, reason)
     return reason is None
+
+
+def _reason_against_shards(rule: Rule, sharing: Sharing | None) -> str | None:
+    if sharing is None or not rule.takes_sums:
+        return None
+    return "sums over whole parameters are taken, and these are sharded"
 
 
 def _tell_once(optimizer: RuleOptimizer, reason: str) -> None:
@@ -90,10 +101,11 @@ def _tell_once(optimizer: RuleOptimizer, reason: str) -> None:
         warnings.warn(f"stepped by the slower eager engine: {reason}", stacklevel=behind_torchs_wrappers)
 
 
-def _lay_out_like(p: Tensor, state: dict[str, Tensor], rule: Rule) -> None:
-    """State that was loaded may lie in another order than the parameter; the kernels walk both alike."""
-    dtype = engine.compute_dtype(p.dtype)
+def _laid_out_like(p: Tensor, z: Tensor, state: dict[str, Tensor], rule: Rule) -> dict[str, Tensor]:
+    """The state of what is stepped here. What was loaded may lie in another order; the kernels walk both alike."""
+    dtype = engine.compute_dtype(z.dtype)
     for name in rule.state_names:
-        tensor = state[name]
-        if (tensor.stride(), tensor.dtype, tensor.device) != (p.stride(), dtype, p.device):
-            state[name] = torch.empty_like(p, dtype=dtype).copy_(tensor)
+        tensor = engine.local(state[name])
+        if (tensor.stride(), tensor.dtype, tensor.device) != (z.stride(), dtype, z.device):
+            state[name] = engine.like(p, torch.empty_like(z, dtype=dtype).copy_(tensor))
+    return {name: engine.local(tensor) for name, tensor in state.items()}

@@ -9,23 +9,11 @@ from torch import Tensor
 from ..engine import DTYPES
 
 
-def refuse_sharded(params: Iterable[Tensor]) -> None:
-    """
-    Raises:
-        TypeError: a parameter that is a DTensor.
-    """
-    if any(hasattr(p, "to_local") for p in params):
-        raise TypeError(
-            "params must be whole tensors; got a DTensor (FSDP2 or tensor parallel), which is not stepped yet. "
-            "Use DDP, or torch.optim.AdamW with sharded parameters"
-        )
-
-
 def check_parameters(params: Sequence[Tensor]) -> None:
     """Check the parameters of one group.
 
     Raises:
-        TypeError: a type that is not of `DTYPES`, a DTensor.
+        TypeError: a type that is not of `DTYPES`.
         ValueError: a parameter twice.
     """
     for p in params:
@@ -34,7 +22,6 @@ def check_parameters(params: Sequence[Tensor]) -> None:
             raise TypeError(f"params must be of dtype {right}; got a parameter of {p.dtype}")
     if len(set(params)) < len(params):
         raise ValueError("params must be distinct; got a parameter twice in one group")
-    refuse_sharded(params)
 
 
 def refuse_sparse(grads: Iterable[Tensor | None], optimizer: str) -> None:

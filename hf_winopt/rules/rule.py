@@ -75,6 +75,11 @@ class Rule:
         return MOVEMENTS[self.movement_name]
 
     @property
+    def takes_sums(self) -> bool:
+        """Whether numbers of a whole parameter are needed: `sum|g|`, or LAMB's two norms."""
+        return self.trust_ratio or self.transform != "none"
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         """The tensors of the parameter's shape that the rule keeps, in order."""
         return self.moments_kind.state_names + self.movement.state_names

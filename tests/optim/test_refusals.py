@@ -88,20 +88,6 @@ def test_parameters(cls):
         cls([twice, twice])
 
 
-def test_sharded_parameters_are_refused_rather_than_left_untrained():
-    import torch.distributed as dist
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        sharded = torch.nn.Parameter(distribute_tensor(torch.ones(4, 2), init_device_mesh("cpu", (1,)), [Shard(0)]))
-        with pytest.raises(TypeError, match=r"DTensor.*not stepped yet"):
-            AdamW([sharded])
-    finally:
-        dist.destroy_process_group()
-
-
 def test_a_refused_step_counts_nothing():
     a, b = parameter()[0], parameter()[0]
     optimizer = AdamW([{"params": [a]}, {"params": [b]}], acceleration="win")

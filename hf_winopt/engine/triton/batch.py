@@ -76,7 +76,7 @@ class Batch:
         self.table = table.rows(rule, entries).to(device)
         self.coefs = torch.zeros(self.size, col.COEFFICIENTS.value, dtype=dtype, device=device)
         self.spans = table.pieces(sizes, table.SPAN).to(device)
-        self.takes_sums = rule.trust_ratio or rule.transform != "none"
+        self.takes_sums = rule.takes_sums
         self.chunks = self.spans if self.takes_sums else table.pieces(sizes, table.CHUNK).to(device)
         self.parts = torch.zeros(3, len(self.spans) if self.takes_sums else 0, dtype=dtype, device=device).unbind()
         tensors = [*params, *(state[name] for state in states for name in rule.state_names)]

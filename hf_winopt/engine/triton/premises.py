@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...rules import Rule
+from ..shards import any_sharded, local
 
 State = Mapping[Tensor, dict[str, Tensor]]
 Groups = Sequence[tuple[Rule, int]]
@@ -24,7 +25,8 @@ def addresses(tensors: Any) -> list[int]:
 
 
 def _addresses_of_state(state: State) -> list[int]:
-    return addresses(chain.from_iterable(map(dict.values, state.values())))
+    tensors = list(chain.from_iterable(map(dict.values, state.values())))
+    return addresses(map(local, tensors) if any_sharded(tensors) else tensors)
 
 
 class Premises:

@@ -1,0 +1,132 @@
+"""Parameters that processes hold in shards (DTensor): the shard that is here, and sums completed over all of them.
+
+A DTensor is touched only to take its shard: an operation on one goes through a dispatcher that takes longer than the
+step. The sums of all parameters on a mesh of processes are completed together, by one collective.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who shares a parameter.
+
+    Args:
+        mesh: the processes; each has a shard, or one of several copies of a shard.
+        counts: whether the shard of this process is the one of its copies that goes into sums.
+    """
+
+    mesh: DeviceMesh
+    counts: bool
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor."""
+    return hasattr(tensor, "device_mesh")
+
+
+def any_sharded(tensors: Iterable[Tensor]) -> bool:
+    """Whether any of them is a DTensor; costs next to nothing where none is."""
+    return any(map(is_sharded, tensors)) if set(map(type, tensors)) - PLAIN else False
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The shard that is here; of a tensor that is none of several shards, itself."""
+    # to_local() would make a view of a parameter at every call
+    shard = getattr(tensor, "_local_tensor", tensor)
+    return shard.wait() if hasattr(shard, "wait") else shard  # what a collective has not delivered yet
+
+
+def mesh_of(tensor: Tensor) -> DeviceMesh | None:
+    """The processes among which a tensor is sharded or copied; None of one that is no DTensor."""
+    return getattr(tensor, "device_mesh", None)
+
+
+def placed_like(param: Any, tensor: Any) -> Tensor:
+    """A tensor, on the parameter's mesh if that has one, sharded as the parameter is."""
+    if not is_sharded(param) or tensor.placements == param.placements:
+        return tensor
+    return tensor.redistribute(placements=param.placements)
+
+
+def local_grad(param: Tensor) -> Tensor | None:
+    """The shard of a parameter's gradient, in the parameter's own placements."""
+    return None if param.grad is None else local(placed_like(param, param.grad))
+
+
+def sharing(param: Tensor) -> Sharing | None:
+    """Who shares a parameter; None where it is whole on every process."""
+    if not is_sharded(param):
+        return None
+    mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
+    if all(placement.is_replicate() for placement in placements):
+        return None
+    here = mesh.get_coordinate()
+    return Sharing(_one_of_equal(mesh), all(not p.is_replicate() or at == 0 for p, at in zip(placements, here)))
+
+
+def like(param: Tensor, shard: Tensor) -> Tensor:
+    """A tensor that has `shard` where `param` has its own."""
+    if not is_sharded(param):
+        return shard
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        shard,
+        param.device_mesh,  # type: ignore[attr-defined]
+        param.placements,  # type: ignore[attr-defined]
+        run_check=False,
+        shape=param.shape,
+        stride=param.stride(),
+    )
+
+
+def complete(sums: Tensor, sharings: Sequence[Sharing | None]) -> Tensor:
+    """The sums over all shards of what each process has found over its own; `sums` may be changed.
+
+    Args:
+        sums: a row for each parameter, in the same order on all processes.
+        sharings: of the parameters.
+    """
+    for mesh in {id(each.mesh): each.mesh for each in sharings if each is not None}.values():
+        mine = [each is not None and each.mesh is mesh for each in sharings]
+        counts = [each is not None and each.counts for each in sharings]
+        if all(mine) and all(counts):
+            torch.distributed.all_reduce(sums, group=_group(mesh))
+            continue
+        here = torch.tensor(mine, device=sums.device)
+        counted = torch.tensor(counts, device=sums.device)[here]
+        part = torch.where(counted.view(-1, *[1] * (sums.ndim - 1)), sums[here], 0.0)
+        torch.distributed.all_reduce(part, group=_group(mesh))
+        sums = sums.index_put((here,), part)
+    return sums
+
+
+@functools.cache
+def _one_of_equal(mesh: DeviceMesh) -> DeviceMesh:
+    """The first mesh equal to this: equal ones, which are slow to compare, are then the same."""
+    return mesh
+
+
+@functools.cache
+def _group(mesh: DeviceMesh) -> Any:
+    """The processes of a mesh as one group, whatever its dimensions."""
+    if mesh.ndim == 1:
+        return mesh.get_group(0)
+    ranks = mesh.mesh.flatten().tolist()
+    if len(ranks) == torch.distributed.get_world_size():
+        return torch.distributed.group.WORLD
+    return torch.distributed.new_group(ranks, use_local_synchronization=True)

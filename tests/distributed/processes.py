@@ -1,0 +1,30 @@
+"""A function run by several processes that talk to each other over gloo, on this machine."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def together(processes: int, function: Callable[..., None], folder: Path, *arguments: object) -> None:
+    """Call `function(*arguments)` in each of the processes, with a process group; its error is raised here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mp.spawn(_one, (processes, function, str(folder / "meet"), arguments), nprocs=processes)
+
+
+def _one(rank: int, processes: int, function: Callable[..., None], meet: str, arguments: tuple[object, ...]) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=processes)
+    try:
+        function(*arguments)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()

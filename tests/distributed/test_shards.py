@@ -1,0 +1,116 @@
+"""Sharded parameters (DTensor) are stepped as whole ones are, with one collective for the sums of all of them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Shard
+from torch.distributed.tensor.debug import CommDebugMode
+
+from hf_winopt import OPTIMIZERS
+from tests.distributed.problems import Pair
+from tests.distributed.processes import together
+
+MESHES = {2: (2,), 4: (2, 2)}
+
+
+def collectives(row_takes_sums: bool, clips: bool) -> int:
+    """What a step may cost: one for the sums of all parameters, one for the norm that clipping needs before them."""
+    return int(row_takes_sums) + int(clips)
+
+
+def every_name(processes: int) -> None:
+    mesh = init_device_mesh("cpu", MESHES[processes])
+    for name, row in OPTIMIZERS.items():
+        for clip in (0.0, 0.5):
+            pair = Pair(name, mesh, max_grad_norm=clip)
+            pair.steps(3)
+            pair.grads()
+            pair.of_whole.step()
+            with CommDebugMode() as counted:
+                pair.of_parts.step()
+            assert counted.get_total_counts() == collectives(row.rule.takes_sums, clip > 0), name
+            pair.check(1e-5 if row.rule.takes_sums or clip else 1e-6)
+            if clip:
+                torch.testing.assert_close(pair.of_parts.grad_norm, pair.of_whole.grad_norm)
+
+
+@pytest.mark.parametrize("processes", MESHES)
+def test_every_name_steps_shards_as_it_steps_the_whole(processes, tmp_path):
+    together(processes, every_name, tmp_path, processes)
+
+
+def others() -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    for name in ("adamw_agr", "lamb_win"):
+        # gradients that are yet to be added up, as tensor parallel leaves some
+        pair = Pair(name, mesh)
+        pair.grads()
+        for i, part in enumerate(pair.parts):
+            half = pair.whole[i].grad / 2
+            part.grad = DTensor.from_local(half, mesh, [Partial()], run_check=False)
+        pair.of_whole.step()
+        pair.of_parts.step()
+        pair.check(1e-5)
+
+        # a parameter without a gradient is left as it is, and does not disturb the sums of the others
+        pair = Pair(name, mesh, max_grad_norm=0.5)
+        pair.grads()
+        pair.whole[2].grad = pair.parts[2].grad = None
+        pair.of_whole.step()
+        pair.of_parts.step()
+        pair.check(1e-5)
+
+    # AGR that has ended needs no sums any more
+    pair = Pair("adamw_agr", mesh, agr_steps=2)
+    pair.steps(2)
+    pair.grads()
+    pair.of_whole.step()
+    with CommDebugMode() as counted:
+        pair.of_parts.step()
+    assert counted.get_total_counts() == 0
+    pair.check(1e-5)
+
+    # half precision has float32 state in shards too
+    pair = Pair("adamw_win", mesh, torch.bfloat16)
+    pair.steps(2)
+    pair.check(0)
+    assert all(value.dtype == torch.float32 for state in pair.of_parts.state.values() for value in state.values())
+
+    shards = sum(p.to_local().numel() for p in pair.parts)
+    assert pair.of_parts.state_bytes() == 4 * 3 * shards + 4 * len(pair.parts)  # of this process, step counts too
+    state = pair.of_parts.state[pair.parts[0]]["exp_avg"]
+    assert isinstance(state, DTensor) and state.placements == (Shard(0),)
+
+
+def other_engines() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    mesh = init_device_mesh("cpu", (2,))
+    for name in ("adamw_win", "sgd_win2"):
+        for backend in ("triton", "compile"):
+            pair = Pair(name, mesh, backend=backend)
+            pair.steps(3)
+            pair.check(1e-6)
+            assert (pair.of_parts._plan is not None) == (backend == "triton")
+    pair = Pair("adamw_win", mesh, backend="triton", max_grad_norm=0.5)
+    pair.steps(2)
+    pair.check(1e-5)
+    # sums over shards are taken by the eager engine, which is said
+    for name in ("lamb", "adal", "adamw_agr"):
+        pair = Pair(name, mesh, backend="triton")
+        with pytest.warns(UserWarning, match="these are sharded"):
+            pair.steps(1)
+        pair.steps(2)
+        pair.check(1e-5)
+
+
+def test_the_other_engines_step_shards_too(tmp_path):
+    pytest.importorskip("triton")
+    together(2, other_engines, tmp_path)
+
+
+def test_partial_and_missing_gradients_half_precision_and_the_end_of_agr(tmp_path):
+    together(2, others, tmp_path)
