@@ -56,3 +56,17 @@ def make_trainer(tmp_path, tiny_bert, examples):
         return Trainer(model=tiny_bert() if model is None else model, args=args, **data)
 
     return make
+
+
+@pytest.fixture
+def trained(make_trainer):
+    """A Trainer that has taken four steps; evaluated too, unless it is not to be."""
+
+    def train(evaluated=True, **options):
+        trainer = make_trainer(**{"optim": "adamw_win", "max_steps": 4, **options})
+        trainer.train()
+        if evaluated:
+            trainer.evaluate()
+        return trainer
+
+    return train
