@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-# Processes that test side by side, a file each
+# Processes that test side by side, a file each, in order: the long ones are not the last
 WORKERS ?= 2
 
 .PHONY: demo test gpu lint clean
@@ -17,7 +17,7 @@ test: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # On a machine with a GPU: the tests that need one, and the figures for benchmarks/results
 gpu: $(VENV)/.ready

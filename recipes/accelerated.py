@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.callbacks import stop_agr
+from hf_winopt.integrations.private import CHECKPOINT
 from recipes.common import RecipeError, check_saved_by, check_unfinished, one_gpu_a_process, refuse
 
 # What Trainer does itself and this loop does not.
@@ -47,8 +48,6 @@ _TRAINERS_OWN = (
     "torch_compile",
     "use_liger_kernel",
 )
-
-CHECKPOINT = "checkpoint-"  # Trainer's own name for them
 
 
 def make_accelerator(args: TrainingArguments, *, understood: Sequence[str] = ()) -> Accelerator:

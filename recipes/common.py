@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,10 +16,10 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_winopt.compare.report import quote_folder
 from hf_winopt.integrations.hub import CARD_FILE, CURVES_FILE, RESULTS_FILE
+from hf_winopt.integrations.private import CHECKPOINT
 from hf_winopt.integrations.results import optimizer_name
 
 
@@ -167,7 +168,7 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     if wanted is None or wanted.lower() == "false":
         return None
     if wanted.lower() == "true":
-        wanted = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+        wanted = last_whole_checkpoint(arguments)
         if wanted is None:
             print(f"no checkpoint in {arguments.output_dir}: starting at step 0")
             return None
@@ -177,6 +178,34 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
         check_unfinished(wanted, arguments.max_steps)
     print(f"resuming from {wanted}")
     return wanted
+
+
+def last_whole_checkpoint(arguments: TrainingArguments) -> str | None:
+    """The last checkpoint that is all there and leaves something to do; None without one.
+
+    A run that is killed while it saves leaves half of a checkpoint. What is written last, by Trainer and here, is its
+    state: where that is whole, everything is. A run that is killed after its last step has yet to be evaluated and
+    reported: it takes its last steps once more, to the same bits.
+    """
+    folder = Path(arguments.output_dir)
+    found = [path for path in folder.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
+    found.sort(key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
+    for path in reversed(found):
+        try:
+            state = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME))
+        except (OSError, ValueError, TypeError):
+            print(f"{path} is not whole: going on from the one before")
+            continue
+        if (folder / RESULTS_FILE).exists() or not _at_the_end(state, arguments) or path == found[0]:
+            return str(path)
+        print(f"{path} is at the last step, but nothing was reported: going on from the one before")
+    return None
+
+
+def _at_the_end(state: TrainerState, arguments: TrainingArguments) -> bool:
+    if arguments.max_steps > 0:
+        return state.global_step >= arguments.max_steps
+    return state.global_step >= state.max_steps and state.num_train_epochs == math.ceil(arguments.num_train_epochs)
 
 
 def check_saved_by(checkpoint: str, *, trainer: bool) -> None:

@@ -105,6 +105,7 @@ def test_the_table_of_the_two_runs_on_cola():
         "docs/compare.md",
         "docs/distributed.md",
         "docs/hub.md",
+        "docs/reliability.md",
         "recipes/glue/README.md",
         "recipes/transformer_xl/README.md",
     ],
