@@ -15,6 +15,7 @@ from tests.distributed.problems import Pair
 from tests.distributed.processes import together
 
 MESHES = {2: (2,), 4: (2, 2)}
+OF_EACH_KIND = ("adamw_win", "adan_win2_agr", "adamw_agr", "adal_win", "lamb_win2", "sgd_win2", "adam_l2_d")
 
 
 def collectives(row_takes_sums: bool, clips: bool) -> int:
@@ -24,7 +25,8 @@ def collectives(row_takes_sums: bool, clips: bool) -> int:
 
 def every_name(processes: int) -> None:
     mesh = init_device_mesh("cpu", MESHES[processes])
-    for name, row in OPTIMIZERS.items():
+    for name in OF_EACH_KIND if mesh.ndim == 2 else OPTIMIZERS:
+        row = OPTIMIZERS[name]
         for clip in (0.0, 0.5):
             pair = Pair(name, mesh, max_grad_norm=clip)
             pair.steps(3)
