@@ -1,4 +1,4 @@
-"""What needs to know how long training is."""
+"""What an optimizer hears from Trainer, which alone knows how long training is, and what Trainer hears from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from transformers.training_args import TrainingArguments
 
 from hf_winopt.integrations import names
 from hf_winopt.integrations.options import agr_stop_ratio
+from hf_winopt.optim.base import RuleOptimizer
 
 
 class AGRStopCallback(TrainerCallback):
@@ -32,3 +33,19 @@ def stop_agr(args: TrainingArguments, optimizer: Any, steps: int) -> None:
     for group in optimizer.param_groups:
         if group.get("agr"):
             group["agr_steps"] = round(ratio * steps)
+
+
+class SkippedStepsCallback(TrainerCallback):
+    """Logs how many steps `skip_nonfinite` has left out, as `skipped_steps`, whenever Trainer logs its loss.
+
+    Without effect for other optimizers, and where the option is off.
+    """
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        optimizer, logs = kwargs.get("optimizer"), kwargs.get("logs")
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # out of Accelerate's wrapper
+        if not isinstance(optimizer, RuleOptimizer) or logs is None or "loss" not in logs:
+            return
+        if any(group.get("skip_nonfinite") for group in optimizer.param_groups):
+            logs["skipped_steps"] = optimizer.skipped_steps
+            state.log_history[-1]["skipped_steps"] = logs["skipped_steps"]  # made of the logs before they came here

@@ -5,8 +5,8 @@ Hooks that run when (and only if) the module in question is imported:
 - `transformers.training_args`: the names become members of `OptimizerNames`, so that `TrainingArguments`, its
   subclasses, `HfArgumentParser` and `set_optimizer` accept them;
 - `transformers.trainer`: `Trainer.get_optimizer_cls_and_kwargs`, a public static method of 4.57 and of 5.x,
-  answers for them, `DEFAULT_CALLBACKS` gains the callback that turns `agr_stop_ratio` into steps and the one of
-  `cards`, and Trainer's methods gain `trainer_hooks`;
+  answers for them, `DEFAULT_CALLBACKS` gains those of `callbacks` and the one of `cards`, and Trainer's methods gain
+  `trainer_hooks`;
 - what Trainer pushes is kept free of what is private (`private`).
 """
 
@@ -38,7 +38,7 @@ def install() -> None:
 
 def _extend_trainer(module: ModuleType) -> None:
     from hf_winopt.integrations import trainer_hooks
-    from hf_winopt.integrations.callbacks import AGRStopCallback
+    from hf_winopt.integrations.callbacks import AGRStopCallback, SkippedStepsCallback
     from hf_winopt.integrations.cards import WinOptCardCallback
 
     theirs = module.Trainer.get_optimizer_cls_and_kwargs
@@ -55,4 +55,4 @@ def _extend_trainer(module: ModuleType) -> None:
 
     module.Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
     trainer_hooks.extend(module.Trainer)
-    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, WinOptCardCallback))
+    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, SkippedStepsCallback, WinOptCardCallback))

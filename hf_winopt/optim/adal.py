@@ -34,6 +34,7 @@ class AdaL(RuleOptimizer):
         decay: str | None = None,
         weight_decay_gamma: float = 1.0,
         max_grad_norm: float = 0.0,
+        skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
     ) -> None:

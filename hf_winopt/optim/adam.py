@@ -34,6 +34,10 @@ class AdamW(RuleOptimizer):
         weight_decay_gamma: weight decay is multiplied by this after every step; 0.99999 is AdamW-D
             (Towards Understanding Convergence and Generalization of AdamW).
         max_grad_norm: clip the norm of all gradients to this, inside the step; 0 is off.
+        skip_nonfinite: leave out a step of all groups, as if it had not been taken, where the norm of all gradients is
+            not finite: one is NaN or infinite, or its square is (1.8e19 and more in float32), which the second moment
+            would not survive. Counted in `skipped_steps`, and logged. Without AMP and False, such a gradient is stepped
+            with, as in torch.
         maximize: ascend instead of descend.
         backend: "auto", "eager" or "compile".
 
@@ -57,6 +61,7 @@ class AdamW(RuleOptimizer):
         agr_steps: int | None = None,
         weight_decay_gamma: float = 1.0,
         max_grad_norm: float = 0.0,
+        skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
     ) -> None:
@@ -95,6 +100,7 @@ class Adam(RuleOptimizer):
         agr_steps: int | None = None,
         weight_decay_gamma: float = 1.0,
         max_grad_norm: float = 0.0,
+        skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
     ) -> None:
@@ -137,6 +143,7 @@ class LAMB(RuleOptimizer):
         agr_steps: int | None = None,
         weight_decay_gamma: float = 1.0,
         max_grad_norm: float = 0.0,
+        skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
     ) -> None:

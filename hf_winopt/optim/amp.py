@@ -32,7 +32,7 @@ class StepsUnderAMP:
 
     @property
     def step_was_skipped(self) -> bool | None:
-        """Whether the last step was left out because a gradient had overflowed; None without `GradScaler`.
+        """Whether the last step was left out because of its gradients; None without `GradScaler` and `skip_nonfinite`.
 
         On a GPU asking waits for the step.
         """

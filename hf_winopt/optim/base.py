@@ -16,6 +16,7 @@ from ..engine.norms import grad_norm
 from ..rules import OFF, Coefficients, Rule, agr_applies, coefficients
 from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
+from .norm import HeedsNorm
 from .options import Check, check_backend
 from .parameters import check_parameters, refuse_sparse
 from .shards import Shard, Sharder, Shards
@@ -37,7 +38,7 @@ def _agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool
     return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
 
 
-class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
+class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
     """An optimizer whose update is a `Rule`; a subclass says which, from the options of a parameter group.
 
     State and arithmetic are float32 whatever the type of a parameter (float64 for float64 parameters).
@@ -45,12 +46,6 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
 
     checks: ClassVar[Mapping[str, Check]] = {}
     """Checks of options that mean here something else than elsewhere."""
-
-    grad_norm: Tensor | None = None
-    """Norm of all gradients at the last step, unscaled and before clipping; None without `max_grad_norm`.
-
-    A 0-dim float64 tensor beside the parameters: nothing waits for it until it is read.
-    """
 
     has_some_only: str | None = None
     """Why this optimizer has only some of the parameters that are trained, each of them whole; None if it has all."""
@@ -119,6 +114,7 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
             fused.refuse_capture(self, shards.zs, "not every parameter is stepped by the Triton engine")
         grad_scale, self._found_inf = self._scaling()
         self.grad_norm = self._norm_of_all(live, sharings, grad_scale, not rest)
+        self._leave_out_unless_finite()
         if self._plan is not None:
             self._step_fused(shards, grad_scale)
         if rest and not self.step_was_skipped:
@@ -137,21 +133,22 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         return fused.plan(self, params, shards, groups, self._started)
 
     def _refuse_pieces(self, groups: Groups) -> None:
-        rules, clips = [rule for rule, _ in groups if rule.takes_sums], self._clips()
-        if not rules and not clips:
+        rules = [rule for rule, _ in groups if rule.takes_sums]
+        norms = ["max_grad_norm"] * self._clips() + ["skip_nonfinite"] * self._skips()
+        if not rules and not norms:
             return
         if self.has_some_only is not None:
-            pieces.refuse(type(self).__name__, self.has_some_only, (), clips)
+            pieces.refuse(type(self).__name__, self.has_some_only, (), norms)
         if self._given is None:  # made from a pickle, which holds what it was given
             self._given = {id(p) for group in self.param_groups for p in group["params"]}
         if any(pieces.are_pieces(group["params"], self._given) for group in self.param_groups):
-            pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, clips)
+            pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, norms)
 
     def _norm_of_all(
         self, grads: Sequence[Tensor], sharings: Sequence[Sharing | None], grad_scale: Tensor | None, all_fused: bool
     ) -> Tensor | None:
-        """The norm of all gradients, unscaled; None without clipping, and where the plan finds it in the step."""
-        if not self._clips():
+        """The norm of all gradients, unscaled; None where it is not needed, and where the plan finds it in the step."""
+        if not self._needs_norm():
             return None
         if all_fused and not sharings and self._plan is not None and self._plan.finds_norm:
             return None
@@ -162,7 +159,11 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         plan, self._plan = self._plan, None  # should it fail, nobody knows what the device was told
         assert plan is not None
         scaling = (grad_scale, self._found_inf)
-        self.grad_norm = plan.step(self.param_groups, shards.grads, *scaling, self._clips(), self.grad_norm)
+        if self._needs_norm() and self.grad_norm is None:
+            self.grad_norm = plan.step(self.param_groups, shards.grads, *scaling, finds_norm=True, skips=self._skips())
+            self._leave_out_unless_finite()
+        else:
+            plan.step(self.param_groups, shards.grads, *scaling, norm=self.grad_norm)
         written = [z for z, g in zip(shards.zs, shards.grads) if g is not None]
         torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
         if plan.capturing():  # a graph that replays the step reads the tables of its plan
@@ -222,9 +223,6 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
     def _count(self, group: dict[str, Any], states: list[dict[str, Tensor]]) -> None:
         torch._foreach_add_([state["step"] for state in states], 1)
 
-    def _clips(self) -> bool:
-        return any(group["max_grad_norm"] > 0 for group in self.param_groups)
-
     def _grad_factor(self, group: dict[str, Any], grad_scale: Tensor | None) -> float:
         """What section 0 multiplies the gradient by."""
         factor = -1.0 if group["maximize"] else 1.0
@@ -250,8 +248,8 @@ class RuleOptimizer(StepsUnderAMP, torch.optim.Optimizer):
         rule, state = self.rule(group), engine.compute_dtype(p.dtype).itemsize
         t = int(self.state[p]["step"].item()) + 1 if "step" in self.state.get(p, {}) else 1
         decays, transforms = group["weight_decay"] > 0, not _agr_is_off(rule, group, p, t)
-        clipping = p.element_size() if self._clips() else 0
-        return rule.bytes_per_param(p.element_size(), state, decays, transforms) + clipping
+        norm = p.element_size() if self._needs_norm() else 0
+        return rule.bytes_per_param(p.element_size(), state, decays, transforms) + norm
 
     def state_bytes(self) -> int:
         """Bytes of all state tensors held now by this process; state is made at a parameter's first step."""

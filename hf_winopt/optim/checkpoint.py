@@ -17,8 +17,8 @@ from .options import check_options
 if TYPE_CHECKING:
     from .base import RuleOptimizer
 
-FORM = ("acceleration", "decay", "agr")
-"""Options that make the rule; they belong to the optimizer, not to the checkpoint."""
+FORM = ("acceleration", "decay", "agr", "skip_nonfinite")
+"""What belongs to the optimizer, not to the checkpoint: options that make the rule, or guard the run."""
 
 FOREIGN = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay")
 """Options of torch's optimizers that have no meaning here."""

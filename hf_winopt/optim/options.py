@@ -111,6 +111,7 @@ CHECKS: dict[str, Check] = {
     "inverse_sqrt_lr": flag,
     "restart_every": count,
     "max_grad_norm": non_negative,
+    "skip_nonfinite": flag,
     "maximize": flag,
 }
 """Option name -> check. A class whose option means something else (Adan's three betas) says so in its `checks`."""

@@ -21,6 +21,7 @@ _SUMS = {
     "adal": ("the sum of the gradient of a whole parameter (AdaL)", "another optimizer, such as adamw_win"),
     "trust_ratio": ("norms of whole parameters (LAMB)", "another optimizer, such as adamw_win"),
     "max_grad_norm": ("the norm of all gradients (max_grad_norm)", "the clipping of Trainer, Accelerate or DeepSpeed"),
+    "skip_nonfinite": ("the norm of all gradients (skip_nonfinite)", "skip_nonfinite=False"),
 }
 
 
@@ -37,13 +38,13 @@ def are_pieces(params: Sequence[Tensor], given: Collection[int]) -> bool:
     return bool(others) and all(p.ndim == 1 and not is_sharded(p) for p in others)
 
 
-def refuse(optimizer: str, why: str, rules: Iterable[Rule], clips: bool) -> None:
-    """Refuse pieces, if a rule or clipping asks for the whole.
+def refuse(optimizer: str, why: str, rules: Iterable[Rule], norms: Iterable[str]) -> None:
+    """Refuse pieces, if a rule, or an option that asks for the norm of all gradients, needs the whole.
 
     Raises:
         RuntimeError: names the optimizer, the reason and what to use instead.
     """
     asked = [rule.transform if rule.transform != "none" else "trust_ratio" for rule in rules]
-    for each in [*asked, *["max_grad_norm"] * clips]:
+    for each in [*asked, *norms]:
         what, instead = _SUMS[each]
         raise RuntimeError(f"{optimizer} takes {what}, but {why}. Use FSDP2 or DDP, or {instead}")

@@ -46,8 +46,9 @@ class Sent:
         upload: the gradients' addresses, 0 where there is none, and from `hyper_at` on, the groups' hyper-parameters.
         grad_scale: what the loss was multiplied by, one element; None for 1.
         found_inf: not 0 where a gradient overflowed, one element; None without AMP.
-        squares: sums of squares of the gradients, float64, for clipping; None without.
-        norm: where the norm of all gradients goes, float64, one element; None without clipping.
+        squares: sums of squares of the gradients, float64; None where their norm is not needed.
+        norm: where the norm of all gradients goes, float64, one element; None where it is not needed.
+        skips: whether nothing is stepped where that is not finite.
     """
 
     upload: Tensor
@@ -56,6 +57,7 @@ class Sent:
     found_inf: Tensor | None = None
     squares: Tensor | None = None
     norm: Tensor | None = None
+    skips: bool = False
 
 
 class Batch:
@@ -111,7 +113,7 @@ class Batch:
         coefficients[(self.size,)](
             self.table, sent.upload, self.first, sent.hyper_at, self.coefs,
             sent.squares, 0 if sent.squares is None else len(sent.squares), sent.norm, sent.grad_scale, sent.found_inf,
-            CLIPS=sent.squares is not None, SCALED=sent.grad_scale is not None,
+            NORMED=sent.squares is not None, SKIPS=sent.skips, SCALED=sent.grad_scale is not None,
             STOPPABLE=sent.found_inf is not None, BLOCK=table.BLOCK, num_warps=1, enable_fp_fusion=False, **choices,
         )  # fmt: skip
         if not len(self.chunks):

@@ -74,17 +74,12 @@ def win2_coefficients(c, hyper, eta_lam):
 
 
 @triton.jit
-def grad_factor(
-    hyper, squares, n_squares, norm, grad_scale, CLIPS: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr
-):
+def grad_factor(hyper, all_g, grad_scale, NORMED: tl.constexpr, SCALED: tl.constexpr):
     """What section 0 multiplies the gradient by: sign, unscaling and clipping together."""
     factor = number(hyper, col.SIGN)
     if SCALED:
         factor = factor / tl.load(grad_scale).to(tl.float64)
-    if CLIPS:
-        all_g = tl.sqrt(added(squares, 0, n_squares, BLOCK))
-        if tl.program_id(0) == 0:
-            tl.store(norm, all_g)
+    if NORMED:
         limit = number(hyper, col.MAX_GRAD_NORM)
         share = limit / (all_g + 1e-6)
         factor = tl.where((limit == 0) | (share >= 1), factor, factor * share)  # a norm that is no number stays one
@@ -95,14 +90,15 @@ def grad_factor(
 def coefficients(
     table, upload, first, hyper_at, coefs, squares, n_squares, norm, grad_scale, found_inf,
     TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,
-    CLIPS: tl.constexpr, SCALED: tl.constexpr, STOPPABLE: tl.constexpr, BLOCK: tl.constexpr,
+    NORMED: tl.constexpr, SKIPS: tl.constexpr, SCALED: tl.constexpr, STOPPABLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Count parameter `program_id(0)` a step on and write its coefficients; not without a gradient or on overflow.
 
     Args:
         table, upload, coefs: the parameters' rows; what the step sent; where the coefficients go.
         first, hyper_at: where in the upload the gradients' addresses begin (0: no gradient), and the groups' rows.
-        squares, n_squares, norm: partial sums of all gradients' squares, and where their norm goes (CLIPS).
+        squares, n_squares, norm: partial sums of all gradients' squares, and where their norm goes (NORMED); nothing
+            is stepped where it is not finite (SKIPS).
         grad_scale: what the loss was multiplied by (SCALED).
         found_inf: not 0 where a gradient overflowed (STOPPABLE).
     """
@@ -113,6 +109,13 @@ def coefficients(
     live = tl.where(tl.load(upload + first + i) != 0, 1.0, 0.0).to(tl.float64)
     if STOPPABLE:
         live = tl.where(tl.load(found_inf) == 0, live, 0.0)
+    all_g = tl.full([], 0.0, tl.float64)
+    if NORMED:
+        all_g = tl.sqrt(added(squares, 0, n_squares, BLOCK))
+        if i == 0:
+            tl.store(norm, all_g)
+    if SKIPS:
+        live = tl.where(all_g < float("inf"), live, 0.0)  # what is no number is not less either
     put(c, col.LIVE, live)
 
     step = number(row, col.STEP).to(tl.pointer_type(tl.float32))
@@ -128,7 +131,7 @@ def coefficients(
     lr = tl.where(number(hyper, col.INVERSE_SQRT_LR) != 0, lr / tl.sqrt(t), lr)
     lam = number(hyper, col.WEIGHT_DECAY) * power(number(hyper, col.LOG2_GAMMA), t - 1)
 
-    put(c, col.GRAD, grad_factor(hyper, squares, n_squares, norm, grad_scale, CLIPS, SCALED, BLOCK))
+    put(c, col.GRAD, grad_factor(hyper, all_g, grad_scale, NORMED, SCALED))
     transforming = number(row, col.TRANSFORMED).to(tl.float64)
     if TRANSFORM == "agr":
         transforming = tl.where(t <= number(hyper, col.AGR_STEPS), transforming, 0.0)

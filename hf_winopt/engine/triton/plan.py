@@ -63,8 +63,9 @@ class Plan:
         grads: Sequence[Tensor | None],
         grad_scale: Tensor | None = None,
         found_inf: Tensor | None = None,
-        clips: bool = False,
         norm: Tensor | None = None,
+        finds_norm: bool = False,
+        skips: bool = False,
     ) -> Tensor | None:
         """Step every entry that has a gradient.
 
@@ -72,16 +73,17 @@ class Plan:
             groups: the parameter groups.
             grads: the gradients of all parameters, or None.
             grad_scale, found_inf: one element each, on any device; None without AMP.
-            clips: whether a group has `max_grad_norm`.
-            norm: the norm of all gradients, where it is known already; else it is found here.
+            norm: the norm of all gradients, where one is needed and known already.
+            finds_norm: find it here.
+            skips: leave everything as it is where the norm found here is not finite.
 
         Returns:
-            The norm of all gradients, unscaled and before clipping, float64 with 0 dimensions; None without clipping.
+            The norm found here, unscaled and before clipping, float64 with 0 dimensions; else None.
         """
         where = [0 if g is None else g.data_ptr() or NOWHERE for g in grads]
         for device in self._devices:
-            found = device.step(groups, where, grad_scale, found_inf, clips, norm)
-        return norm if norm is not None or not clips else found
+            found = device.step(groups, where, grad_scale, found_inf, norm, finds_norm, skips)
+        return found if finds_norm else None
 
 
 class _DevicePlan:
@@ -112,16 +114,17 @@ class _DevicePlan:
         where: Sequence[int],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
-        clips: bool,
         norm: Tensor | None,
+        finds_norm: bool,
+        skips: bool,
     ) -> Tensor | None:
         mine = [where[place] for place in self._order]
         aligned = [not reduce(or_, mine[b.first : b.first + b.size], 0) & 15 for b in self._batches]
         with self._current():
             self._send(mine, groups)
             sent = Sent(self._upload, len(mine), self._here(grad_scale), self._here(found_inf))
-            if clips:
-                sent = self._with_squares(sent, aligned, norm)
+            if finds_norm or norm is not None:
+                sent = replace(self._with_squares(sent, aligned, norm), skips=skips)
             for batch, wide in zip(self._batches, aligned):
                 batch.step(sent, wide, any(groups[i]["weight_decay"] > 0 for i in batch.groups))
         return sent.norm

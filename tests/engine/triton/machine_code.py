@@ -72,8 +72,8 @@ def main() -> None:
             BLOCK=table.BLOCK, DECAY="l2",
         ),
         "coefficients": compiled(
-            coefficients.coefficients, TRANSFORM="agr", MOMENTS="adan", MOVEMENT="win2", DECAY="l2", CLIPS=True,
-            SCALED=True, STOPPABLE=True, BLOCK=table.BLOCK,
+            coefficients.coefficients, TRANSFORM="agr", MOMENTS="adan", MOVEMENT="win2", DECAY="l2", NORMED=True,
+            SKIPS=True, SCALED=True, STOPPABLE=True, BLOCK=table.BLOCK,
         ),
     }  # fmt: skip
     found = {
