@@ -51,6 +51,11 @@ def _walk(tensor: Tensor) -> list[int]:
     return [stride for stride, size in zip(tensor.stride(), tensor.shape) if size > 1]
 
 
+def has_gaps(p: Tensor) -> bool:
+    """Whether a tensor has gaps or overlaps in memory."""
+    return _walk(torch.empty_like(p, device="meta")) != _walk(p)
+
+
 def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
     """Why the Triton engine cannot step a parameter, or the shard of one, with such a gradient; None where it can."""
     if p.device.type not in ACCELERATORS and os.environ.get("TRITON_INTERPRET") != "1":
@@ -59,7 +64,7 @@ def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
         return lack
     if g.dtype not in DTYPES:
         return f"a gradient is of {g.dtype}"
-    if _walk(torch.empty_like(p, device="meta")) != _walk(p):
+    if has_gaps(p):
         return f"a parameter of shape {tuple(p.shape)} has gaps or overlaps in memory (strides {p.stride()})"
     if _walk(g) != _walk(p):
         return (

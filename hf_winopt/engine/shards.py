@@ -63,8 +63,14 @@ def placed_like(param: Any, tensor: Any) -> Tensor:
 
 
 def local_grad(param: Tensor) -> Tensor | None:
-    """The shard of a parameter's gradient, in the parameter's own placements."""
-    return None if param.grad is None else local(placed_like(param, param.grad))
+    """The shard of a parameter's gradient, placed as the parameter is, and laid out as its shard.
+
+    A layout that one process has and another has not would have them step by different engines.
+    """
+    if param.grad is None:
+        return None
+    z, g = local(param), local(placed_like(param, param.grad))
+    return g if g.stride() == z.stride() else torch.empty_like(z, dtype=g.dtype).copy_(g)
 
 
 def sharing(param: Tensor) -> Sharing | None:
@@ -101,18 +107,35 @@ def complete(sums: Tensor, sharings: Sequence[Sharing | None]) -> Tensor:
         sums: a row for each parameter, in the same order on all processes.
         sharings: of the parameters.
     """
-    for mesh in {id(each.mesh): each.mesh for each in sharings if each is not None}.values():
-        mine = [each is not None and each.mesh is mesh for each in sharings]
-        counts = [each is not None and each.counts for each in sharings]
-        if all(mine) and all(counts):
-            torch.distributed.all_reduce(sums, group=_group(mesh))
-            continue
-        here = torch.tensor(mine, device=sums.device)
-        counted = torch.tensor(counts, device=sums.device)[here]
-        part = torch.where(counted.view(-1, *[1] * (sums.ndim - 1)), sums[here], 0.0)
-        torch.distributed.all_reduce(part, group=_group(mesh))
-        sums = sums.index_put((here,), part)
-    return sums
+    return Completion(sharings, sums.device)(sums)
+
+
+class Completion:
+    """What `complete` does, made ready once, so that no device waits for it.
+
+    Args:
+        sharings: of the parameters.
+        device: of the sums.
+    """
+
+    def __init__(self, sharings: Sequence[Sharing | None], device: torch.device) -> None:
+        self._of_meshes: list[tuple[Any, Tensor | None, Tensor | None]] = []
+        for mesh in {id(each.mesh): each.mesh for each in sharings if each is not None}.values():
+            mine = [i for i, each in enumerate(sharings) if each is not None and each.mesh is mesh]
+            counts = [each.counts for each in sharings if each is not None and each.mesh is mesh]
+            here = None if len(mine) == len(sharings) else torch.tensor(mine, device=device)
+            counted = None if all(counts) else torch.tensor(counts, device=device)
+            self._of_meshes.append((_group(mesh), here, counted))
+
+    def __call__(self, sums: Tensor) -> Tensor:
+        """The sums, completed; those given may be changed."""
+        for group, here, counted in self._of_meshes:
+            part = sums if here is None else sums.index_select(0, here)
+            if counted is not None:
+                part = torch.where(counted.view(-1, *[1] * (sums.ndim - 1)), part, 0.0)
+            torch.distributed.all_reduce(part, group=group)
+            sums = part if here is None else sums.index_copy(0, here, part)
+        return sums
 
 
 @functools.cache

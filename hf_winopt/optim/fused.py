@@ -70,14 +70,16 @@ def plan(
         p, z, (group, rule) = params[place], shards.zs[place], numbers[place]
         started(p, rule, z.device)
         state = _laid_out_like(p, z, optimizer.state[p], rule)
-        entries[place] = Entry(rule, z, grad_dtype, state, group)
+        entries[place] = Entry(rule, z, grad_dtype, state, group, shards.at(place).sharing)
     return Plan(entries, len(groups), Premises(shards.zs, shards.grads, groups, optimizer.state, entries))
 
 
 def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor, rule: Rule, sharing: Sharing | None) -> bool:
     """Whether the Triton engine steps a parameter; where it was to, and cannot, that is said."""
     if engine.resolve(optimizer.backend, p.device) == "triton":
-        reason = _reason_against_shards(rule, sharing) or engine.reason_against_triton(p, g)
+        if sharing is not None and rule.takes_sums:
+            _refuse_gaps(p)
+        reason = engine.reason_against_triton(p, g)
     elif optimizer.backend == "auto" and p.device.type in engine.ACCELERATORS:
         reason = engine.triton_lacks()
     else:
@@ -87,10 +89,17 @@ def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor, rule: Rule, sh
     return reason is None
 
 
-def _reason_against_shards(rule: Rule, sharing: Sharing | None) -> str | None:
-    if sharing is None or not rule.takes_sums:
-        return None
-    return "sums over whole parameters are taken, and these are sharded"
+def _refuse_gaps(shard: Tensor) -> None:
+    """All processes complete a sum together, or none does: one alone cannot take another engine.
+
+    Raises:
+        ValueError: a shard that the Triton engine cannot step, though it may be able to step those of other processes.
+    """
+    if engine.has_gaps(shard):
+        raise ValueError(
+            f"the shard of a parameter must lie without gaps in memory; got one of shape {tuple(shard.shape)} with "
+            f"strides {shard.stride()}. Make it contiguous, or take backend='eager'"
+        )
 
 
 def _tell_once(optimizer: RuleOptimizer, reason: str) -> None:

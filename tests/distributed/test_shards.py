@@ -6,11 +6,12 @@ import os
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Shard
 from torch.distributed.tensor.debug import CommDebugMode
 
-from hf_winopt import OPTIMIZERS
+from hf_winopt import LAMB, OPTIMIZERS
 from tests.distributed.problems import Pair
 from tests.distributed.processes import together
 
@@ -97,21 +98,76 @@ def other_engines() -> None:
             pair.steps(3)
             pair.check(1e-6)
             assert (pair.of_parts._plan is not None) == (backend == "triton")
-    pair = Pair("adamw_win", mesh, backend="triton", max_grad_norm=0.5)
-    pair.steps(2)
-    pair.check(1e-5)
-    # sums over shards are taken by the eager engine, which is said
-    for name in ("lamb", "adal", "adamw_agr"):
-        pair = Pair(name, mesh, backend="triton")
-        with pytest.warns(UserWarning, match="these are sharded"):
-            pair.steps(1)
+
+
+def fused_sums() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    mesh = init_device_mesh("cpu", MESHES[dist.get_world_size()])
+    options = {"adamw_win": {"max_grad_norm": 0.5}, "adan_win2_agr": {"agr_steps": 2}, "adal": {}, "lamb_win": {}}
+    for name, more in options.items():
+        pair = Pair(name, mesh, backend="triton", **more)
         pair.steps(2)
+        pair.grads()
+        pair.of_whole.step()
+        with CommDebugMode() as counted:
+            pair.of_parts.step()
+        assert counted.get_total_counts() == 1, name
+        assert pair.of_parts._plan.stepped == set(range(len(pair.parts)))
         pair.check(1e-5)
+    # both sums of one optimizer, in groups of their own; a group without decay has no ratio to find
+    pair = Pair("lamb", mesh, backend="triton", agr=True)
+    for optimizer in (pair.of_whole, pair.of_parts):
+        first, last = dict(optimizer.param_groups[0]), dict(optimizer.param_groups[0])
+        params = first.pop("params")
+        last.pop("params")
+        optimizer.param_groups[:] = [
+            {**first, "params": params[:4]},
+            {**last, "params": params[4:], "weight_decay": 0.0},
+        ]
+    pair.steps(2)
+    pair.grads()
+    pair.of_whole.step()
+    with CommDebugMode() as counted:
+        pair.of_parts.step()
+    assert counted.get_total_counts() == 2
+    pair.check(1e-5)
 
 
 def test_the_other_engines_step_shards_too(tmp_path):
     pytest.importorskip("triton")
     together(2, other_engines, tmp_path)
+
+
+@pytest.mark.parametrize("processes", MESHES)
+def test_the_triton_engine_completes_its_sums(processes, tmp_path):
+    pytest.importorskip("triton")
+    together(processes, fused_sums, tmp_path)
+
+
+def gaps() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    mesh = init_device_mesh("cpu", (2,))
+    odd = DTensor.from_local(torch.randn(4, 6)[:, ::2], mesh, [Shard(0)], run_check=False)
+    p = torch.nn.Parameter(odd)
+    p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match="shard of a parameter must lie without gaps"):
+        LAMB([p], weight_decay=0.1, backend="triton").step()
+    LAMB([p], weight_decay=0.1, backend="eager").step()
+
+    # a gradient that lies otherwise than its parameter is stepped by the same engine as where it does not
+    pair = Pair("lamb", mesh, backend="triton")
+    pair.grads()
+    turned = pair.parts[2].grad.to_local().t().contiguous().t()
+    pair.parts[2].grad = DTensor.from_local(turned, mesh, [Shard(1)], run_check=False)
+    pair.of_whole.step()
+    pair.of_parts.step()
+    assert 2 in pair.of_parts._plan.stepped
+    pair.check(1e-5)
+
+
+def test_a_shard_with_gaps_is_refused_where_its_process_would_be_left_alone(tmp_path):
+    pytest.importorskip("triton")
+    together(2, gaps, tmp_path)
 
 
 def test_partial_and_missing_gradients_half_precision_and_the_end_of_agr(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...rules import Rule
+from ..shards import Sharing
 from ..work import compute_dtype
 from . import columns as col
 from . import kernels, table
@@ -29,13 +30,22 @@ EXACT: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 
 @dataclass(frozen=True)
 class Entry:
-    """A parameter to step: its rule, the type of its gradient, its state ("step" too) and the number of its group."""
+    """A parameter to step: its rule, the type of its gradient, its state ("step" too) and the number of its group.
+
+    `sharing` is who has the rest of it, where it is a shard.
+    """
 
     rule: Rule
     param: Tensor
     grad_dtype: torch.dtype
     state: Mapping[str, Tensor]
     group: int
+    sharing: Sharing | None = None
+
+    @property
+    def shares_sums(self) -> bool:
+        """Whether a sum over the whole of it has to be completed by other processes."""
+        return self.sharing is not None and self.rule.takes_sums
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Sent:
 
 
 class Batch:
-    """Parameters of one device, one rule, and one type of parameter and gradient.
+    """Parameters of one device, one rule, and one type of parameter and gradient, which share their sums or do not.
 
     Args:
         entries: the parameters.
@@ -79,8 +89,11 @@ class Batch:
         self.coefs = torch.zeros(self.size, col.COEFFICIENTS.value, dtype=dtype, device=device)
         self.spans = table.pieces(sizes, table.SPAN).to(device)
         self.takes_sums = rule.takes_sums
+        self.sharings = [e.sharing for e in entries] if entries[0].shares_sums else []
         self.chunks = self.spans if self.takes_sums else table.pieces(sizes, table.CHUNK).to(device)
+        # sums of |g|, and of the squares of w and r
         self.parts = torch.zeros(3, len(self.spans) if self.takes_sums else 0, dtype=dtype, device=device).unbind()
+        self.sums: tuple[Tensor, ...] = ()  # the same over the whole of shared parameters; see `sharing.SharedSums`
         tensors = [*params, *(state[name] for state in states for name in rule.state_names)]
         self.aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
         self.types = {"G_TYPE": TYPES[entries[0].grad_dtype], "TYPE": TYPES[dtype]}
@@ -101,8 +114,10 @@ class Batch:
                 **self.types, **EXACT,
             )  # fmt: skip
 
-    def step(self, sent: Sent, aligned: bool, decays: bool) -> None:
-        """Count the parameters on, and step them.
+    def stages(self, sent: Sent, aligned: bool, decays: bool) -> Iterator[None]:
+        """Count the parameters on, and step them; twice halting where shared sums can be completed.
+
+        First those of `|g|`, then those of the squares of `w` and `r`.
 
         Args:
             sent: what is on the device for this step.
@@ -116,11 +131,25 @@ class Batch:
             NORMED=sent.squares is not None, SKIPS=sent.skips, SCALED=sent.grad_scale is not None,
             STOPPABLE=sent.found_inf is not None, BLOCK=table.BLOCK, num_warps=1, enable_fp_fusion=False, **choices,
         )  # fmt: skip
-        if not len(self.chunks):
-            return
         common, grid = self._common[self.aligned and aligned], (len(self.chunks),)
         work = (self.table, sent.upload, self.first, self.chunks, self.coefs)
+        step = {**choices, **common, "X": self._x, "SHARED": bool(self.sharings)}
         if self.rule.transform != "none":
-            kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)
-        for one_pass in ("first", "second") if self.rule.trust_ratio else ("whole",):
-            kernels.step[grid](*work, *self.parts, PASS=one_pass, X=self._x, **choices, **common)
+            if len(self.chunks):
+                kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)
+            self._add_here(0)
+        yield
+        sums = (*self.sums[:1], *self.parts[1:]) if self.sharings else self.parts
+        if self.rule.trust_ratio:
+            if len(self.chunks):
+                kernels.step[grid](*work, *sums, PASS="first", **step)
+            self._add_here(1, 2)
+        yield
+        sums = self.sums if self.sharings else self.parts
+        if len(self.chunks):
+            kernels.step[grid](*work, *sums, PASS="second" if self.rule.trust_ratio else "whole", **step)
+
+    def _add_here(self, *kinds: int) -> None:
+        """Leave the sums over what is here of each shared parameter."""
+        for kind in kinds if self.sharings else ():
+            kernels.sums_here[(self.size,)](self.table, self.parts[kind], self.sums[kind], BLOCK=table.BLOCK, **EXACT)

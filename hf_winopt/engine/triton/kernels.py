@@ -109,10 +109,30 @@ def abs_sums(
         tl.store(parts + tl.program_id(0), part)
 
 
+# sums over whole parameters --------------------------------------------------------------------------------------
+
+
 @triton.jit
-def whole(row, parts, BLOCK: tl.constexpr):
-    """The sum over a whole parameter, of the partial sums of its chunks; float64."""
+def added_here(row, parts, BLOCK: tl.constexpr):
+    """The sum over all of a parameter that is here, of the partial sums of its chunks; float64."""
     return added(parts, number(row, col.FIRST_SPAN), number(row, col.SPANS), BLOCK)
+
+
+@triton.jit
+def whole(row, i, sums, SHARED: tl.constexpr, BLOCK: tl.constexpr):
+    """The sum over a whole parameter: of partial sums, or where it lies in shards, completed already."""
+    if SHARED:
+        found = tl.load(sums + i)
+    else:
+        found = added_here(row, sums, BLOCK)
+    return found
+
+
+@triton.jit
+def sums_here(table, parts, sums, BLOCK: tl.constexpr):
+    """`sums[program]`: the sum over the shard of one parameter that is here."""
+    i = tl.program_id(0)
+    tl.store(sums + i, added_here(table + i * col.ROW, parts, BLOCK))
 
 
 # the step -----------------------------------------------------------------------------------------------------------
@@ -150,18 +170,18 @@ def step_chunk(
 
 @triton.jit(do_not_specialize=["first"])
 def step(
-    table, upload, first, chunks, coefs, abs_parts, w_parts, r_parts,
+    table, upload, first, chunks, coefs, of_g, of_w, of_r,
     PASS: tl.constexpr, TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,
     X: tl.constexpr, Z_TYPE: tl.constexpr, G_TYPE: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr, BLOCK: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
     """Step a chunk: in one pass ("whole"), or with a trust ratio in two ("first": the moments and the norms, "second").
 
     Args:
         table, chunks, coefs: the parameters' rows, the chunks, the coefficients.
         upload, first: what the step sent to the device; the addresses of the gradients begin at `first`.
-        abs_parts: partial sums of `|g|`, by chunks of this same length (read with a transform).
-        w_parts, r_parts: partial sums of squares (written by the first pass, read by the second).
+        of_g: sums of `|g|` (read with a transform): partial ones by chunks of this same length, or whole ones (SHARED).
+        of_w, of_r: sums of squares: partial ones (written by the first pass), read by the second as `of_g` is.
     """
     i, start = chunk_of(chunks, CHUNK)
     row = table + i * col.ROW
@@ -170,11 +190,13 @@ def step(
         abs_sum = tl.full([], 0.0, TYPE)
         if TRANSFORM != "none":
             if number(c, col.TRANSFORMING) != 0:
-                abs_sum = whole(row, abs_parts, BLOCK).to(TYPE)
+                abs_sum = whole(row, i, of_g, SHARED, BLOCK).to(TYPE)
         ratio = tl.full([], 1.0, TYPE)
         if PASS == "second":
             if number(row, col.ADAPTED) != 0:
-                ratio = trust_ratio(whole(row, w_parts, BLOCK), whole(row, r_parts, BLOCK)).to(TYPE)
+                w_squares = whole(row, i, of_w, SHARED, BLOCK)
+                r_squares = whole(row, i, of_r, SHARED, BLOCK)
+                ratio = trust_ratio(w_squares, r_squares).to(TYPE)
         n = number(row, col.NUMEL)
         z_of = pointer(row, col.Z, Z_TYPE, ALIGNED)
         g_of = pointer(upload + first, i, G_TYPE, ALIGNED)
@@ -189,5 +211,5 @@ def step(
                 TRANSFORM, MOMENTS, MOVEMENT, DECAY, X, TYPE, ALIGNED,
             )  # fmt: skip
         if PASS == "first":
-            tl.store(w_parts + tl.program_id(0), w)
-            tl.store(r_parts + tl.program_id(0), r)
+            tl.store(of_w + tl.program_id(0), w)
+            tl.store(of_r + tl.program_id(0), r)

@@ -21,6 +21,7 @@ from torch import Tensor
 from . import table
 from .batch import Batch, Entry, Sent
 from .premises import Premises
+from .sharing import SharedSums
 
 NOWHERE = 16
 """Stands for the address of a gradient without elements, which has none; 0 would say that there is no gradient."""
@@ -94,13 +95,14 @@ class _DevicePlan:
         kinds: defaultdict[tuple[Any, ...], dict[int, Entry]] = defaultdict(dict)
         for place, e in entries.items():
             rule = e.rule
-            kind = (rule.transform, rule.moments, rule.acceleration, rule.decay, e.param.dtype, e.grad_dtype)
-            kinds[kind][place] = e
+            choices = (rule.transform, rule.moments, rule.acceleration, rule.decay)
+            kinds[(*choices, e.param.dtype, e.grad_dtype, e.shares_sums)][place] = e
         self._order = list(chain.from_iterable(kinds.values()))
         self._batches, first = [], 0
         for mine in kinds.values():
             self._batches.append(Batch(list(mine.values()), first))
             first += len(mine)
+        self._shared = SharedSums(self._batches, device)
         self._upload = torch.zeros(first + groups * table.HYPER_ROW, dtype=torch.int64, device=device)
         self._sent: bytearray | None = None
         self._rates: list[Tensor] = []
@@ -125,8 +127,16 @@ class _DevicePlan:
             sent = Sent(self._upload, len(mine), self._here(grad_scale), self._here(found_inf))
             if finds_norm or norm is not None:
                 sent = replace(self._with_squares(sent, aligned, norm), skips=skips)
-            for batch, wide in zip(self._batches, aligned):
-                batch.step(sent, wide, any(groups[i]["weight_decay"] > 0 for i in batch.groups))
+            steps = [
+                batch.stages(sent, wide, any(groups[i]["weight_decay"] > 0 for i in batch.groups))
+                for batch, wide in zip(self._batches, aligned)
+            ]
+            for complete in (self._shared.complete_abs, self._shared.complete_norms):
+                for each in steps:
+                    next(each)
+                complete()
+            for each in steps:
+                next(each, None)
         return sent.norm
 
     def _here(self, value: Tensor | None) -> Tensor | None:

@@ -126,7 +126,7 @@ def test_elements_beyond_two_to_the_31(device):
         "maximize": False,
     }
     upload = torch.frombuffer(table.upload([g.data_ptr() - back], [table.hyper_row(group, 0.1, 0)]), dtype=torch.int64)
-    batch.step(Sent(upload.to(device), hyper_at=1), aligned=False, decays=False)
+    list(batch.stages(Sent(upload.to(device), hyper_at=1), aligned=False, decays=False))
     torch.testing.assert_close(z, expected)
 
 

@@ -246,7 +246,7 @@ def test_a_step_that_fails_is_not_built_upon(device, monkeypatch):
     params, optimizer = make(device)
     train(params, optimizer, 0, 1)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
-        patch.setattr(Batch, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
+        patch.setattr(Batch, "stages", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
         optimizer.step()
     assert optimizer._plan is None
 
