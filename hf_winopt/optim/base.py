@@ -51,6 +51,7 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
     """Why this optimizer has only some of the parameters that are trained, each of them whole; None if it has all."""
 
     _given: set[int] | None = None
+    _every_group: Sequence[dict[str, Any]] = ()  # DeepSpeed shows one of them at a time
     _plan: Plan | None = None
     _captured: Sequence[Plan] = ()
 
@@ -79,6 +80,7 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
             del self.param_groups[-1]
             raise
         self._given = {*(self._given or ()), *map(id, self.param_groups[-1]["params"])}
+        self._every_group = [*self._every_group, self.param_groups[-1]]
 
     # stepping ------------------------------------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
     def _planned(self, params: Sequence[Tensor], shards: Shards, groups: Groups) -> Plan | None:
         """The plan of the Triton engine, None where it has nothing to step; refuses what no engine can step."""
         refuse_sparse(shards.grads, type(self).__name__)
-        self._refuse_pieces(groups)
+        self._refuse_pieces()
         fused.refuse_capture(
             self,
             shards.zs,
@@ -132,16 +134,15 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
         )
         return fused.plan(self, params, shards, groups, self._started)
 
-    def _refuse_pieces(self, groups: Groups) -> None:
-        rules = [rule for rule, _ in groups if rule.takes_sums]
-        norms = ["max_grad_norm"] * self._clips() + ["skip_nonfinite"] * self._skips()
+    def _refuse_pieces(self) -> None:
+        rules = [rule for rule in map(self.rule, self._every_group) if rule.takes_sums]
+        of_all = ("max_grad_norm", "skip_nonfinite")
+        norms = [option for option in of_all if any(group.get(option) for group in self._every_group)]
         if not rules and not norms:
             return
         if self.has_some_only is not None:
             pieces.refuse(type(self).__name__, self.has_some_only, (), norms)
-        if self._given is None:  # made from a pickle, which holds what it was given
-            self._given = {id(p) for group in self.param_groups for p in group["params"]}
-        if any(pieces.are_pieces(group["params"], self._given) for group in self.param_groups):
+        if any(pieces.are_pieces(group["params"], self._given or ()) for group in self.param_groups):
             pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, norms)
 
     def _norm_of_all(
@@ -287,6 +288,9 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
         if "_incoming" in self.__dict__:
             state = {**state, "state": defaultdict(dict, self._incoming)}
         super().__setstate__(state)
+        self._every_group = list(self.param_groups)
+        if self._given is None:  # made from a pickle, which holds what it was given
+            self._given = {id(p) for group in self._every_group for p in group["params"]}
         self._sharder = Sharder()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -139,6 +139,21 @@ def test_parameters_that_were_replaced_by_a_flat_one_are_refused() -> None:
         assert isinstance(copy.deepcopy(optimizer), type(optimizer))
 
 
+def test_flat_ones_that_are_shown_group_by_group_are_refused_before_the_first() -> None:
+    """As ZeRO-1 and ZeRO-2 step: LAMB of what is not decayed is Adam, and needs no whole."""
+    net = Net()
+    groups = [{"params": [net.first.bias], "weight_decay": 0.0}, {"params": [net.first.weight]}]
+    made = create_optimizer("lamb", groups, lr=1e-2, weight_decay=0.1)
+    for optimizer in (made, copy.deepcopy(made)):
+        for group in optimizer.param_groups:
+            group["params"] = [nn.Parameter(torch.ones(10, dtype=torch.float64))]
+            group["params"][0].grad = torch.ones(10, dtype=torch.float64)
+        optimizer.param_groups, flat = optimizer.param_groups[:1], optimizer.param_groups[0]["params"][0]
+        with pytest.raises(RuntimeError, match=r"LAMB takes norms of whole parameters.*flat pieces"):
+            optimizer.step()
+        assert torch.equal(flat, torch.ones_like(flat)) and not optimizer.state
+
+
 def redundant() -> None:
     rank = dist.get_rank()
     options = {"lr": 1e-2, "weight_decay": 0.1}
