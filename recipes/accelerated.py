@@ -21,7 +21,15 @@ from transformers.trainer_callback import TrainerState
 
 from hf_winopt.integrations.callbacks import stop_agr
 from hf_winopt.integrations.private import CHECKPOINT
-from recipes.common import RecipeError, check_saved_by, check_unfinished, one_gpu_a_process, refuse
+from recipes.common import (
+    RecipeError,
+    check_saved_by,
+    check_unfinished,
+    delete_checkpoint,
+    one_gpu_a_process,
+    refuse,
+    saving,
+)
 
 # What Trainer does itself and this loop does not.
 _TRAINERS_OWN = (
@@ -217,23 +225,25 @@ def save_checkpoint(
     output = Path(args.output_dir)
     folder = output / f"{CHECKPOINT}{state.global_step}"
     partial = output / f".{folder.name}.partial"
+    with saving(folder):
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        partial.mkdir(parents=True, exist_ok=True)
+        more(partial)
+        # last: of a model saved under other names than its own, it is what is read
+        accelerator.save_state(str(partial))
+        if accelerator.is_main_process:
+            state.save_to_json(str(partial / TRAINER_STATE_NAME))
+        accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    partial.mkdir(parents=True, exist_ok=True)
-    more(partial)
-    accelerator.save_state(str(partial))  # last: of a model saved under other names than its own, it is what is read
-    if accelerator.is_main_process:
-        state.save_to_json(str(partial / TRAINER_STATE_NAME))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_checkpoint(folder)
         partial.rename(folder)
         if args.save_total_limit:
             old = [path for path in output.glob(f"{CHECKPOINT}*") if path.name.removeprefix(CHECKPOINT).isdigit()]
             old.sort(key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
             for path in old[: -args.save_total_limit]:
-                shutil.rmtree(path)
+                delete_checkpoint(path)
 
 
 class Progress:

@@ -7,12 +7,14 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from safetensors import SafetensorError
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback, TrainerState
@@ -200,6 +202,24 @@ def last_whole_checkpoint(arguments: TrainingArguments) -> str | None:
             return str(path)
         print(f"{path} is at the last step, but nothing was reported: going on from the one before")
     return None
+
+
+@contextmanager
+def saving(checkpoint: Path) -> Iterator[None]:
+    """Say in a line what goes wrong while a checkpoint is saved, such as a full disk, and what there is to do."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise RecipeError(
+            f"{checkpoint} could not be saved: {error}. The checkpoints before it are as they were: "
+            "once there is room, go on with --resume_from_checkpoint true"
+        ) from error
+
+
+def delete_checkpoint(checkpoint: Path) -> None:
+    """Its state first: what is left if this is interrupted does not pass for a whole one."""
+    (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _at_the_end(state: TrainerState, arguments: TrainingArguments) -> bool:

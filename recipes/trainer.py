@@ -1,13 +1,18 @@
-"""Trainer as the recipes need it: checkpoints found under whatever names, and cards of the recipes' own."""
+"""Trainer as the recipes need it: checkpoints that are whole or known not to be, and cards of the recipes' own."""
 
 from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+
+from hf_winopt.integrations.private import CHECKPOINT
+from recipes.common import saving
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +24,20 @@ class RecipeTrainer(Trainer):
     for the present names, leaves all other weights as they happen to be, and goes on with a warning (transformers issue
     43701).
     """
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """With a state, by which a whole checkpoint is known, only when all processes have written the rest."""
+        folder = Path(self.args.output_dir, f"{CHECKPOINT}{self.state.global_step}")
+        with saving(folder):
+            if self.args.should_save:  # a run that takes these steps once more writes over what it has saved before
+                (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The last that every process writes; the main process goes on to the state."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
