@@ -1,16 +1,18 @@
 """A GLUE training killed at random moments and resumed, until it has been killed often: what is lost?
 
-    python -m benchmarks.kill_resume [--kills 100] [--json FILE] [--report FILE]
+    python -m benchmarks.kill_resume [--kills 100] [--script run_glue] [--processes 1] [--json FILE] [--report FILE]
 
-Each training (`recipes/glue/run_glue.py` on its embedded data, a checkpoint every second step) is killed by SIGKILL or
+Each training (a script of `recipes/glue` on its embedded data, a checkpoint every second step) is killed by SIGKILL or
 SIGTERM at a moment drawn from the whole time that one takes, start and end included, and started again with
-`--resume_from_checkpoint true` until it has ended. Its final weights must be those of a training that was never killed,
-to the bit; nobody mends anything between two starts.
+`--resume_from_checkpoint true` until it has ended. Of several processes one is killed, and the launcher ends the rest.
+The final weights must be those of a training that was never killed, to the bit; nobody mends anything between two
+starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -21,8 +23,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hf_winopt.bench.table import markdown
 from hf_winopt.files import write_json
@@ -38,27 +43,59 @@ TRAIN = (
 )
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "recipes/glue/run_glue.py"), *TRAIN.split(), "--output_dir", str(folder)]
-    known = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=known, text=True, **pipes)
+SCRIPTS = ("run_glue", "run_glue_no_trainer")
+LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes/accelerate/two_cpus.yaml"))
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is started again and again: one of `SCRIPTS`, by so many processes."""
+
+    script: str
+    processes: int
+
+    def start(self, folder: Path) -> subprocess.Popen[str]:
+        launch = [*LAUNCH, "--num_processes", str(self.processes)] if self.processes > 1 else []
+        train = [str(self.path), *TRAIN.split(), "--output_dir", str(folder)]
+        known = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen([sys.executable, *launch, *train], env=known, text=True, **pipes)
+
+    def kill_one(self, started: subprocess.Popen[str], kind: signal.Signals, draw: random.Random) -> None:
+        """One of the processes that train; the launcher, where it has yet to start them."""
+        launcher = psutil.Process(started.pid)
+        children = launcher.children() if self.processes > 1 else []
+        training = [child for child in children if str(self.path) in _command(child)]
+        victim = draw.choice(training) if training else launcher
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.send_signal(kind)
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "recipes/glue" / f"{self.script}.py"
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def one_training(folder: Path, draw: random.Random, seconds: float, whole: bytes) -> dict[str, Any]:
+def one_training(training: Training, folder: Path, draw: random.Random, seconds: float, whole: bytes) -> dict[str, Any]:
     """Killed and resumed until it has ended, or until it fails by itself."""
     kills: Counter[str] = Counter()
     while True:
-        process = start(folder)
+        process = training.start(folder)
         try:
             said, _ = process.communicate(timeout=draw.uniform(0, seconds))
         except subprocess.TimeoutExpired:
             kind = draw.choice((signal.SIGKILL, signal.SIGTERM))
-            process.send_signal(kind)
+            training.kill_one(process, kind, draw)
             said, _ = process.communicate()
             kills[kind.name] += 1
             kills["half-written checkpoints"] += "is not whole" in said
@@ -70,9 +107,9 @@ def one_training(folder: Path, draw: random.Random, seconds: float, whole: bytes
         return {"kills": kills, "ended": ended, "same": ended and weights(folder) == whole, "said": said[-2000:]}
 
 
-def measure(kills: int, folder: Path) -> dict[str, Any]:
+def measure(training: Training, kills: int, folder: Path) -> dict[str, Any]:
     draw, started = random.Random(0), time.perf_counter()
-    process = start(folder / "whole")
+    process = training.start(folder / "whole")
     said, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(said)
@@ -80,7 +117,7 @@ def measure(kills: int, folder: Path) -> dict[str, Any]:
     total: Counter[str] = Counter()
     failures = []
     while total["SIGKILL"] + total["SIGTERM"] < kills:
-        result = one_training(folder / str(total["trainings"]), draw, seconds, whole)
+        result = one_training(training, folder / str(total["trainings"]), draw, seconds, whole)
         total.update(result["kills"])
         total.update({"trainings": 1, "other weights": int(result["ended"] and not result["same"])})
         if not result["ended"]:
@@ -89,7 +126,14 @@ def measure(kills: int, folder: Path) -> dict[str, Any]:
         print(dict(total), flush=True)
     names = ("trainings", "SIGKILL", "SIGTERM", "half-written checkpoints", "other weights")
     counts = {name: total[name] for name in (*names, "ended by themselves with an error")}
-    return {"counts": counts, "failures": failures, "steps": STEPS, "seconds": seconds, **environment()}
+    return {
+        "counts": counts,
+        "failures": failures,
+        "steps": STEPS,
+        "seconds": seconds,
+        **asdict(training),
+        **environment(),
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -99,6 +143,8 @@ def table(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--script", choices=SCRIPTS, default=SCRIPTS[0])
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--report", type=Path, help="only print the table of figures written before")
     arguments = parser.parse_args(argv)
@@ -106,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(table(json.loads(arguments.report.read_text(encoding="utf-8"))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(arguments.kills, Path(folder))
+        result = measure(Training(arguments.script, arguments.processes), arguments.kills, Path(folder))
     if arguments.json:
         write_json(arguments.json, result)
     print(table(result))
