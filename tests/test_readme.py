@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bf16_params, first_step, plain_loops, sharded_step, step_time, traffic, transformer_xl
+from benchmarks import (
+    bf16_params,
+    first_step,
+    plain_loops,
+    sharded_memory,
+    sharded_step,
+    step_time,
+    traffic,
+    transformer_xl,
+)
 from hf_winopt import OPTIMIZERS, cli
 from hf_winopt.compare import report
 from recipes.glue import side_by_side
@@ -83,9 +92,24 @@ def test_the_tables_of_times():
         assert f"| {row['name']} | {row['host_us']:.0f} | " in PERFORMANCE
 
 
+DISTRIBUTED = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_sharded_steps():
-    result = json.loads((RESULTS / "sharded_step.json").read_text())
-    assert sharded_step.table(result) in (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    assert sharded_step.table(json.loads((RESULTS / "sharded_step.json").read_text())) in DISTRIBUTED
+
+
+def test_the_tables_of_memory():
+    result = json.loads((RESULTS / "sharded_memory.json").read_text())
+    assert sharded_memory.table(result) in DISTRIBUTED and sharded_memory.by_size() in DISTRIBUTED
+    for row in result["rows"]:
+        right = sharded_memory.formula(row["name"], row["dtype"], row["processes"])
+        assert row["measured"] == pytest.approx(right, rel=1e-3)
+
+
+def test_every_launch_configuration_is_described():
+    for path in (ROOT / "recipes" / "accelerate").glob("*.yaml"):
+        assert f"recipes/accelerate/{path.name}" in DISTRIBUTED
 
 
 def test_the_table_of_the_two_runs_on_cola():
