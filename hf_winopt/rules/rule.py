@@ -129,12 +129,13 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: float = 1.0
         lr /= math.sqrt(t)
     lam = hyper["weight_decay"] * hyper.get("weight_decay_gamma", 1.0) ** (t - 1)
     in_movement = lam if rule.decay in ("decoupled", "proximal") else 0.0
-    return {
+    numbers = {
         "grad": grad,
         **({rule.decay: lam} if rule.decay in ("l2", "in_update") else {}),
         **rule.moments_kind.coefficients(hyper, t),
         **rule.movement.coefficients(hyper, lr, in_movement),
     }
+    return {name: float(number) for name, number in numbers.items()}  # an int is a known coefficient too
 
 
 def gradient(c: Coefficients, z: Tensor, g: Tensor) -> Tensor:
