@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..engine import BACKENDS
@@ -13,23 +13,26 @@ from ..rules import ACCELERATIONS, DECAYS
 
 Check = Callable[[str, Any], None]
 
+LARGEST = torch.finfo(torch.float32).max
+"""What lies beyond is no number for a step in float32."""
+
 
 def refuse(name: str, value: object, right: str) -> None:
     raise ValueError(f"{name} must be {right}; got {value!r}")
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def non_negative(name: str, value: Any) -> None:
     if not _is_number(value) or value < 0:
-        refuse(name, value, "a finite number >= 0")
+        refuse(name, value, "a finite number >= 0 (in float32)")
 
 
 def learning_rate(name: str, value: Any) -> None:
     if isinstance(value, Tensor):
-        if value.numel() != 1:
+        if value.numel() != 1 or value.is_meta:
             refuse(name, value, "a number or a tensor of one element")
         value = value.item()
     non_negative(name, value)
@@ -78,7 +81,7 @@ def betas(length: int) -> Check:
 
 
 def reckless_steps(name: str, value: Any) -> None:
-    right = "two finite numbers > 0, (r1, r2)"
+    right = "two finite numbers > 0 (in float32), (r1, r2)"
     if not all(_is_number(step) and step > 0 for step in _sequence(name, value, 2, right)):
         refuse(name, value, right)
 
@@ -87,7 +90,7 @@ def one_of(*known: str | None) -> Check:
     """A check for one of these names."""
 
     def check(name: str, value: Any) -> None:
-        if value not in known:
+        if not (value is None or isinstance(value, str)) or value not in known:
             refuse(name, value, "one of " + ", ".join(map(repr, known)))
 
     return check
