@@ -156,9 +156,9 @@ def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimize
         ValueError: an unknown name, or an option that contradicts the name or is refused by the class.
         TypeError: an option that the class does not have.
     """
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         raise ValueError(
-            f"unknown optimizer {name!r}{suggestion(name, OPTIMIZERS)} Known names: {', '.join(OPTIMIZERS)}"
+            f"unknown optimizer {name!r}{suggestion(str(name), OPTIMIZERS)} Known names: {', '.join(OPTIMIZERS)}"
         )
     row = OPTIMIZERS[name]
     for option, value in options.items():
@@ -167,7 +167,7 @@ def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimize
             raise TypeError(
                 f"{name} has no option {option!r}{suggestion(option, known)} Its options: {', '.join(known)}"
             )
-        if option in row.fixed and value != row.fixed[option]:
+        if option in row.fixed and not (isinstance(value, (str, bool)) and value == row.fixed[option]):
             raise ValueError(
                 f"{name} is {row.cls.__name__} with {option}={row.fixed[option]!r}; got {option}={value!r}. "
                 f"Use another name, or {row.cls.__name__} itself"
