@@ -18,7 +18,7 @@ from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
 from .norm import HeedsNorm
 from .options import Check, check_backend
-from .parameters import check_parameters, refuse_sparse
+from .parameters import check_form, check_parameters, refuse_sparse
 from .shards import Shard, Sharder, Shards
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as `torch.optim.Optimizer.add_param_group` does; nothing is added if an option is refused."""
+        check_form(param_group)
         checkpoint.check_group({**self.defaults, **param_group}, type(self))
         super().add_param_group(param_group)
         try:
