@@ -272,6 +272,9 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
             ValueError: groups or tensors that do not fit the parameters; the optimizer is then as it was.
         """
 
+        if not isinstance(state_dict, dict):
+            raise ValueError(f"state_dict must be a dict, as state_dict() returns it; got {state_dict!r}")
+
         def take(_: torch.optim.Optimizer, incoming: dict[str, Any]) -> dict[str, Any]:
             groups, self._incoming = checkpoint.fitted(self, incoming)
             return {**incoming, "param_groups": groups, "state": {}}

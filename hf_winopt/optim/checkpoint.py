@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +44,7 @@ def fitted(optimizer: RuleOptimizer, incoming: Mapping[str, Any]) -> tuple[list[
     Raises:
         ValueError: names the group or the parameter that does not fit, and why.
     """
+    _check_form(incoming)
     own, saved = optimizer.param_groups, incoming["param_groups"]
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved]:
         raise ValueError(
@@ -60,8 +61,33 @@ def fitted(optimizer: RuleOptimizer, incoming: Mapping[str, Any]) -> tuple[list[
     return groups, states
 
 
+def _check_form(incoming: Any) -> None:
+    """
+    Raises:
+        ValueError: not of the form that `state_dict()` has.
+    """
+    if lacking := {"state", "param_groups"}.difference(incoming):
+        raise ValueError(f"state_dict must have 'state' and 'param_groups'; got one without {sorted(lacking)}")
+    states, groups = incoming["state"], incoming["param_groups"]
+    if not isinstance(states, Mapping):
+        raise ValueError(f"state_dict: state must be a dict of every parameter's own; got {states!r}")
+    for key, state in states.items():
+        if not isinstance(state, Mapping):
+            raise ValueError(f"state_dict: state of parameter {key} must be a dict; got {state!r}")
+    if not isinstance(groups, Sequence) or not all(map(_is_group, groups)):
+        raise ValueError(
+            "state_dict: param_groups must be a list of dicts, each with the numbers or names of its parameters as "
+            f"'params'; got {groups!r}"
+        )
+
+
+def _is_group(group: Any) -> bool:
+    keys = group.get("params") if isinstance(group, Mapping) else None
+    return isinstance(keys, (list, tuple)) and all(isinstance(key, (int, str)) for key in keys)
+
+
 def _group(cls: type[RuleOptimizer], mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    if theirs.get("amsgrad"):
+    if theirs.get("amsgrad") is True:
         warnings.warn("the state dict was made with amsgrad=True, which goes on here without it", stacklevel=6)
     kept = {name: value for name, value in theirs.items() if name not in FOREIGN}
     defaults = {name: value for name, value in mine.items() if name != "params"}
@@ -79,14 +105,18 @@ def _state(param: Tensor, state: Mapping[str, Any], rule: Rule, key: object) -> 
     mine = {name: _tensor(param, state[name], name, key) for name in rule.state_names if state.get(name) is not None}
     if any(name not in mine for name in rule.moments_kind.state_names):
         return {}
-    step = state.get("step", 1)
+    return {"step": _step(state.get("step", 1), key), **mine}
+
+
+def _step(value: Any, key: object) -> Tensor:
     try:
-        count = float(step)
-    except (TypeError, ValueError, RuntimeError):
+        count = -1.0 if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         count = -1.0
-    if not (math.isfinite(count) and count >= 0):
-        raise ValueError(f"state_dict: step of parameter {key} must be a finite number >= 0; got {step!r}")
-    return {"step": torch.tensor(count, dtype=torch.float32, device="cpu"), **mine}
+    step = torch.tensor(count, dtype=torch.float32, device="cpu")
+    if not (step.isfinite() and step >= 0):
+        raise ValueError(f"state_dict: step of parameter {key} must be a finite number >= 0; got {value!r}")
+    return step
 
 
 def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
@@ -96,10 +126,20 @@ def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
             f"state_dict: {name} of parameter {key} must be a floating point tensor of shape {tuple(param.shape)}; "
             f"got {got}"
         )
+    if value.layout != torch.strided or value.is_meta:
+        raise ValueError(
+            f"state_dict: {name} of parameter {key} must be dense and hold its values; "
+            f"got one of layout {value.layout} on {value.device}"
+        )
     if mesh_of(value) != mesh_of(param):
         raise ValueError(
             f"state_dict: {name} of parameter {key} must be sharded as the parameter is. Load it by "
             "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which shards what is whole"
         )
     value = placed_like(param, value.detach())
-    return like(param, local(value).to(local(param).device, compute_dtype(param.dtype), copy=True))
+    kept = local(value).to(local(param).device, compute_dtype(param.dtype), copy=True)
+    least, right = (0.0, "finite and >= 0") if name == "exp_avg_sq" else (-math.inf, "finite")
+    wrong = kept[~(kept.isfinite() & (kept >= least))]
+    if wrong.numel():
+        raise ValueError(f"state_dict: {name} of parameter {key} must be {right}; got {wrong[0].item()} in it")
+    return like(param, kept)
