@@ -45,6 +45,18 @@ def toward(tensor: Tensor, target: Tensor, weight: Coefficient, out: Tensor | No
     )  # torch.lerp would choose per element between two forms
 
 
+def toward_square(mean: Tensor, root: Tensor, weight: Coefficient, out: Tensor | None = None) -> Tensor:
+    """`(1 - weight) mean + weight root^2`, where a mean that is infinite stays so.
+
+    The square of a finite gradient can be too large for a float. As with torch's own optimizers its element then stands
+    still; interpolated, `inf + weight (root^2 - inf)`, it would be no number at the next step.
+    """
+    kept = scaled(mean, 1 - weight, out)
+    if isinstance(weight, float):
+        return torch.addcmul(kept, root, root, value=weight, out=out)
+    return torch.add(kept, weight * root * root, out=out)
+
+
 def stored(tensor: Tensor, out: Tensor | None) -> Tensor:
     """`tensor`, written to `out` where there is one."""
     return tensor if out is None or out is tensor else out.copy_(tensor)

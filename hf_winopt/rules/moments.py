@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .arithmetic import Coefficients, add_scaled, scaled, stored, toward
+from .arithmetic import Coefficients, add_scaled, scaled, stored, toward, toward_square
 
 State = dict[str, Tensor]
 
@@ -46,7 +46,7 @@ def adam_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
 def adam_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State) -> State:
     return {
         "exp_avg": toward(state["exp_avg"], h, c["m"], out.get("exp_avg")),  # m <- b1 m + (1-b1) h
-        "exp_avg_sq": toward(state["exp_avg_sq"], s * s, c["v"], out.get("exp_avg_sq")),  # v <- b2 v + (1-b2) s^2
+        "exp_avg_sq": toward_square(state["exp_avg_sq"], s, c["v"], out.get("exp_avg_sq")),  # v <- b2 v + (1-b2) s^2
     }
 
 
@@ -81,8 +81,8 @@ def adan_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State
         "exp_avg_diff": toward(
             state["exp_avg_diff"], h_difference, c["d"], out.get("exp_avg_diff")
         ),  # d <- b2 d + (1-b2) (h - g_prev)
-        "exp_avg_sq": toward(
-            state["exp_avg_sq"], n_root * n_root, c["n"], out.get("exp_avg_sq")
+        "exp_avg_sq": toward_square(
+            state["exp_avg_sq"], n_root, c["n"], out.get("exp_avg_sq")
         ),  # n <- b3 n + (1-b3) (g + b2 d_t)^2
         "prev_grad": stored(s, out.get("prev_grad")),
     }

@@ -22,6 +22,12 @@ def toward(tensor, target, weight):
 
 
 @triton.jit
+def toward_square(mean, root, weight):
+    """`(1 - weight) mean + weight root^2`, where a mean that is infinite stays so."""
+    return (1 - weight) * mean + weight * root * root
+
+
+@triton.jit
 def square_root(tensor):
     """Rounded correctly; plain `sqrt` is an approximation in float32."""
     if tensor.dtype == tl.float32:

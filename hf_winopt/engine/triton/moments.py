@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from . import columns as col
-from .arithmetic import divided, number, square_root, toward
+from .arithmetic import divided, number, square_root, toward, toward_square
 
 
 @triton.jit
@@ -18,7 +18,7 @@ def quotient(numerator, second_moment, c):
 @triton.jit
 def adam_advance(c, h, s, exp_avg, exp_avg_sq):
     exp_avg = toward(exp_avg, h, number(c, col.M))  # m <- b1 m + (1-b1) h
-    exp_avg_sq = toward(exp_avg_sq, s * s, number(c, col.V))  # v <- b2 v + (1-b2) s^2
+    exp_avg_sq = toward_square(exp_avg_sq, s, number(c, col.V))  # v <- b2 v + (1-b2) s^2
     return exp_avg, exp_avg_sq
 
 
@@ -37,7 +37,7 @@ def adan_advance(c, h, s, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad):
     n_root = s + number(c, col.AHEAD) * d_t
     exp_avg = toward(exp_avg, h, number(c, col.M))  # m <- b1 m + (1-b1) h
     exp_avg_diff = toward(exp_avg_diff, d_t + (h - s), number(c, col.D))  # d <- b2 d + (1-b2) (h - g_prev)
-    exp_avg_sq = toward(exp_avg_sq, n_root * n_root, number(c, col.N))  # n <- b3 n + (1-b3) (g + b2 d_t)^2
+    exp_avg_sq = toward_square(exp_avg_sq, n_root, number(c, col.N))  # n <- b3 n + (1-b3) (g + b2 d_t)^2
     return exp_avg, exp_avg_diff, exp_avg_sq, s
 
 
