@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Processes that test side by side, a file each, in order: the long ones are not the last
 WORKERS ?= 2
 
-.PHONY: demo test gpu lint clean
+.PHONY: demo test fuzz gpu lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m recipes.glue.demo
@@ -18,6 +18,12 @@ test: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# The properties of tests/fuzz on more than 10,000 cases; another SEED draws others
+SEED ?= 0
+fuzz: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile long --hypothesis-seed $(SEED) \
+		--tally benchmarks/results/fuzz.json
 
 # On a machine with a GPU: the tests that need one, and the figures for benchmarks/results
 gpu: $(VENV)/.ready

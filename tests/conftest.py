@@ -13,10 +13,13 @@ import torch
 if not torch.cuda.is_available():  # asked for when the kernels are imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
-settings.register_profile("ours", deadline=None, derandomize=True, print_blob=True)
+# Nothing is left in the tree, and nothing hangs on how fast a machine is. "long" is for `make fuzz`.
+OURS = settings(deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ours", OURS, derandomize=True, max_examples=40)
+settings.register_profile("long", OURS, max_examples=800)
 settings.load_profile("ours")
 
 
