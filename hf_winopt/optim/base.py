@@ -269,7 +269,8 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
         (float32 for bf16 parameters) and goes to the parameter's device.
 
         Raises:
-            ValueError: groups or tensors that do not fit the parameters; the optimizer is then as it was.
+            ValueError: not a state dict, groups or tensors that do not fit the parameters, state that is not finite;
+                the optimizer is then as it was.
         """
 
         if not isinstance(state_dict, dict):

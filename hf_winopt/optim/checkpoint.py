@@ -71,9 +71,6 @@ def _check_form(incoming: Any) -> None:
     states, groups = incoming["state"], incoming["param_groups"]
     if not isinstance(states, Mapping):
         raise ValueError(f"state_dict: state must be a dict of every parameter's own; got {states!r}")
-    for key, state in states.items():
-        if not isinstance(state, Mapping):
-            raise ValueError(f"state_dict: state of parameter {key} must be a dict; got {state!r}")
     if not isinstance(groups, Sequence) or not all(map(_is_group, groups)):
         raise ValueError(
             "state_dict: param_groups must be a list of dicts, each with the numbers or names of its parameters as "
@@ -102,6 +99,8 @@ def _state(param: Tensor, state: Mapping[str, Any], rule: Rule, key: object) -> 
     Moments belong to one step count: where one of them is missing, all start as at step 1. Where only the count is
     missing (torch's SGD keeps none) the next step is not the first.
     """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"state_dict: state of parameter {key} must be a dict; got {state!r}")
     mine = {name: _tensor(param, state[name], name, key) for name in rule.state_names if state.get(name) is not None}
     if any(name not in mine for name in rule.moments_kind.state_names):
         return {}

@@ -156,7 +156,7 @@ def more_keys(draw: Draw, name: str, good: StateDict) -> StateDict:
     good["param_groups"][0] |= {"initial_lr": 0.1, "note": "mine", 7: None}
     for state in good["state"].values():
         state |= {"max_exp_avg_sq": torch.ones(3), "note": "mine"}
-    good["state"] |= {99: {"step": "of nobody"}, "nobody": {}}
+    good["state"] |= {99: {"step": "of nobody"}, "best_loss": 0.5}
     return good
 
 

@@ -64,10 +64,10 @@ def test_what_differs_without_being_wrong_trains(
     before = snapshot(other)
     kept = copy.deepcopy(state_dict)
     other.load_state_dict(state_dict)
-    assert same(kept, state_dict), "what was loaded belongs to the caller"
     assert same(before["params"], snapshot(other)["params"])
     train(other)
     assert all_finite(other)
+    assert same(kept, state_dict), "what was loaded is the caller's own"
     return "trained"
 
 
