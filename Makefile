@@ -22,7 +22,7 @@ test: $(VENV)/.ready
 # The properties of tests/fuzz on more than 10,000 cases; another SEED draws others
 SEED ?= 0
 fuzz: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile long --hypothesis-seed $(SEED) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests/fuzz --hypothesis-profile long --hypothesis-seed $(SEED) \
 		--tally benchmarks/results/fuzz.json
 
 # On a machine with a GPU: the tests that need one, and the figures for benchmarks/results

@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 # Nothing is left in the tree, and nothing hangs on how fast a machine is. "long" is for `make fuzz`.
 OURS = settings(deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ours", OURS, derandomize=True, max_examples=40)
-settings.register_profile("long", OURS, max_examples=800)
+settings.register_profile("long", OURS, max_examples=780)
 settings.load_profile("ours")
 
 

@@ -16,6 +16,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tally", type=Path, help="write the number of cases of each property to this file (JSON)")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of several processes: the first of them says it for all
+        session.config.workeroutput["cases"] = {name: dict(outcomes) for name, outcomes in CASES.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for name, outcomes in getattr(node, "workeroutput", {}).get("cases", {}).items():
+        CASES[name].update(outcomes)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not CASES:
         return
