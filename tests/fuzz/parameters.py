@@ -79,7 +79,7 @@ NO_PARAMETERS: dict[str, Callable[[], Any]] = {
     "not a leaf": lambda: [_weight() * 2],
     "twice": _twice,
     "named and not": lambda: [("weight", _weight()), _weight()],
-    "without gaps, but overlapping": lambda: [Parameter(torch.ones(3, 1).expand(3, 4))],
+    "expanded": lambda: [Parameter(torch.ones(3, 1).expand(3, 4))],
     "int64": lambda: [_weight(torch.int64)],
     "bool": lambda: [_weight(torch.bool)],
     "uint8": lambda: [_weight(torch.uint8)],

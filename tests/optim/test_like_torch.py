@@ -270,3 +270,14 @@ def test_bytes_of_a_mixed_optimizer():
     assert AdamW(one_clips, acceleration="win").bytes_per_param() == 40  # the norm is over all gradients
     half = AdamW([torch.nn.Parameter(matrix.detach().bfloat16())], acceleration="win")
     assert half.bytes_per_param() == 2 * 3 + 8 * 3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_a_copy_takes_another_group(copied):
+    """A vector that the copy has from the start is no flat piece of something, whatever is added later."""
+    optimizer = copied(AdamW(parameters([(5,)], torch.float32), max_grad_norm=1.0))
+    optimizer.add_param_group({"params": parameters([(3, 4)], torch.float32)})
+    for group in optimizer.param_groups:
+        group["params"][0].grad = torch.ones_like(group["params"][0])
+    optimizer.step()
+    assert len(optimizer.state) == 2
