@@ -1,21 +1,22 @@
 """Win, Adan, AdaL, AGR and AdamW-D for PyTorch, and under their names for the Hugging Face Trainer.
 
-Importing this module is enough for `TrainingArguments(optim="adamw_win")`; it imports transformers itself only when
-something of it is used.
+Importing this module is enough for `TrainingArguments(optim="adamw_win")`; it imports torch and transformers itself
+only when something of it is used, so that commands answer at once.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .integrations import accelerate as _accelerate
 from .integrations import transformers as _transformers
 from .integrations import zero as _zero
-from .integrations.arguments import WinOptArguments
-from .integrations.transformers import register_optimizer
-from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, create_optimizer
 
 if TYPE_CHECKING:
+    from .integrations.arguments import WinOptArguments
     from .integrations.cards import WinOptCardCallback
+    from .integrations.names import register_optimizer
     from .integrations.training_arguments import WinOptTrainingArguments
+    from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, create_optimizer
 
 __version__ = "0.1.0"
 
@@ -34,18 +35,22 @@ __all__ = [
     "register_optimizer",
 ]
 
+_HOME = {
+    **dict.fromkeys(("LAMB", "OPTIMIZERS", "SGD", "AdaL", "Adam", "AdamW", "Adan", "create_optimizer"), ".optim"),
+    "WinOptArguments": ".integrations.arguments",
+    "WinOptCardCallback": ".integrations.cards",
+    "WinOptTrainingArguments": ".integrations.training_arguments",
+    "register_optimizer": ".integrations.names",
+}
+"""Where each name comes from, at its first use."""
+
 _transformers.install()
 _accelerate.install()
 _zero.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "WinOptTrainingArguments":  # a subclass of transformers' own, which takes seconds to import
-        from .integrations.training_arguments import WinOptTrainingArguments
-
-        return WinOptTrainingArguments
-    if name == "WinOptCardCallback":
-        from .integrations.cards import WinOptCardCallback
-
-        return WinOptCardCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name], __name__), name)
+    return value

@@ -8,6 +8,8 @@ Hooks that run when (and only if) the module in question is imported:
   answers for them, `DEFAULT_CALLBACKS` gains those of `callbacks` and the one of `cards`, and Trainer's methods gain
   `trainer_hooks`;
 - what Trainer pushes is kept free of what is private (`private`).
+
+What the hooks need is imported when they run: torch is there by then, and not before.
 """
 
 from __future__ import annotations
@@ -17,12 +19,7 @@ import logging
 from types import ModuleType
 from typing import Any
 
-from hf_winopt.integrations import names, private, resuming
-from hf_winopt.integrations.names import register_optimizer
 from hf_winopt.integrations.on_import import when_imported
-from hf_winopt.integrations.options import optimizer_kwargs, typed_options
-
-__all__ = ["install", "register_optimizer"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +27,29 @@ logger = logging.getLogger(__name__)
 @functools.cache  # once a process is enough
 def install() -> None:
     """Let `transformers` accept the names of `hf-winopt list`, without importing it. May be repeated."""
-    when_imported("transformers.training_args", lambda module: names.publish(module.OptimizerNames))
-    when_imported("transformers.training_args", private.hide_in_arguments)
-    when_imported("transformers.trainer_callback", resuming.find_the_best_again)
+    when_imported("transformers.training_args", _extend_arguments)
+    when_imported("transformers.trainer_callback", _extend_callbacks)
     when_imported("transformers.trainer", _extend_trainer)
 
 
+def _extend_arguments(module: ModuleType) -> None:
+    from hf_winopt.integrations import names, private
+
+    names.publish(module.OptimizerNames)
+    private.hide_in_arguments(module)
+
+
+def _extend_callbacks(module: ModuleType) -> None:
+    from hf_winopt.integrations import resuming
+
+    resuming.find_the_best_again(module)
+
+
 def _extend_trainer(module: ModuleType) -> None:
-    from hf_winopt.integrations import trainer_hooks
+    from hf_winopt.integrations import names, trainer_hooks
     from hf_winopt.integrations.callbacks import AGRStopCallback, SkippedStepsCallback
     from hf_winopt.integrations.cards import WinOptCardCallback
+    from hf_winopt.integrations.options import optimizer_kwargs, typed_options
 
     theirs = module.Trainer.get_optimizer_cls_and_kwargs
 

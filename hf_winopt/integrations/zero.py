@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any
 
 from hf_winopt.integrations.on_import import when_imported
-from hf_winopt.optim.base import RuleOptimizer
 
 WHY = "ZeroRedundancyOptimizer gives it only some of the parameters"
 
@@ -19,6 +18,8 @@ def install() -> None:
 
 
 def _tell(module: ModuleType) -> None:
+    from hf_winopt.optim.base import RuleOptimizer  # imports torch
+
     theirs = module.ZeroRedundancyOptimizer._init_local_optimizer
 
     @functools.wraps(theirs)

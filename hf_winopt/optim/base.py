@@ -80,8 +80,7 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
         except (TypeError, ValueError):
             del self.param_groups[-1]
             raise
-        new = self.param_groups if self._given is None else self.param_groups[-1:]  # None: the first, or of a copy
-        self._given = {*(self._given or ()), *(id(p) for group in new for p in group["params"])}
+        self._given = {*(self._given or ()), *map(id, self.param_groups[-1]["params"])}
         self._every_group = [*self._every_group, self.param_groups[-1]]
 
     # stepping ------------------------------------------------------------------------------------------------------

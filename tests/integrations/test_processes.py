@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import hf_winopt
 
 
@@ -25,8 +27,15 @@ def python(code, *arguments):
 def test_import_brings_nothing_heavy():
     code = "import json, sys, hf_winopt; print(json.dumps(sorted(sys.modules)))"
     loaded = {name.split(".")[0] for name in python(code)}
-    assert "hf_winopt" in loaded and "torch" in loaded
-    assert loaded.isdisjoint({"transformers", "accelerate", "datasets", "triton", "matplotlib", "scipy"})
+    assert "hf_winopt" in loaded
+    assert loaded.isdisjoint({"torch", "transformers", "accelerate", "datasets", "triton", "matplotlib", "scipy"})
+
+
+def test_every_public_name_is_found_at_its_first_use():
+    for name in hf_winopt.__all__:
+        assert getattr(hf_winopt, name) is vars(hf_winopt)[name]
+    with pytest.raises(AttributeError, match="module 'hf_winopt' has no attribute 'AdamX'"):
+        _ = hf_winopt.AdamX
 
 
 def test_training_arguments_do_not_bring_the_trainer():
