@@ -58,6 +58,15 @@ def assert_as_eager(name, tensors, **options):
             assert_near(optimizer.state[a][key], value, 2e-6)
 
 
+@pytest.fixture
+def short_lengths(device, monkeypatch):
+    """Chunks and spans of fewer blocks in the interpreter, to which every block is as dear as a launch."""
+    if device.type == "cpu":
+        monkeypatch.setattr(table, "CHUNK", 2 * table.BLOCK)
+        monkeypatch.setattr(table, "SPAN", 4 * table.BLOCK)
+
+
+@pytest.mark.usefixtures("short_lengths")
 @pytest.mark.parametrize("dtype", ULP, ids=str)
 @pytest.mark.parametrize("name", PASSES)
 def test_odd_sizes_and_types(name, dtype, device):
