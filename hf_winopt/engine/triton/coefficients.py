@@ -121,8 +121,9 @@ def coefficients(
     step = number(row, col.STEP).to(tl.pointer_type(tl.float32))
     done = tl.load(step).to(tl.float64)
     every = number(hyper, col.RESTART_EVERY)
-    t = tl.where((every > 0) & (done >= every), 1.0, done + 1)
-    tl.store(step, tl.where(live != 0, t, done).to(tl.float32))
+    t = tl.where((every > 0) & (done >= every), 1.0, done + 1).to(tl.float32)  # which counts to 2^24: no step is later
+    tl.store(step, tl.where(live != 0, t, done.to(tl.float32)))
+    t = t.to(tl.float64)
 
     lr = number(hyper, col.LR)
     lr_at = number(hyper, col.LR_AT).to(tl.int64, bitcast=True)

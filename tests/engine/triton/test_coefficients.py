@@ -54,3 +54,11 @@ def test_a_restart_counts_from_one(every, done, next_step, device):
     optimizer, _ = one_step("adan", done + 1, torch.float32, device, restart_every=every)
     (state,) = optimizer.state.values()
     assert state["step"].item() == next_step
+
+
+@pytest.mark.parametrize(("agr_steps", "transforming"), [(2**24 - 1, 0.0), (2**24, 1.0)])
+def test_no_step_is_later_than_the_last_that_float32_counts(agr_steps, transforming, device):
+    """As on the host, which reads the count as it is stored."""
+    optimizer, row = one_step("adamw_agr", 2**24 + 1, torch.float32, device, agr_steps=agr_steps)
+    (state,) = optimizer.state.values()
+    assert state["step"].item() == 2**24 and row[columns.TRANSFORMING.value].item() == transforming
