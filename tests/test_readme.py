@@ -16,6 +16,7 @@ from benchmarks import (
     plain_loops,
     sharded_memory,
     sharded_step,
+    soak,
     step_time,
     traffic,
     transformer_xl,
@@ -110,6 +111,11 @@ def test_the_tables_of_memory():
 def test_every_launch_configuration_is_described():
     for path in (ROOT / "recipes" / "accelerate").glob("*.yaml"):
         assert f"recipes/accelerate/{path.name}" in DISTRIBUTED
+
+
+def test_the_table_of_the_soak():
+    result = json.loads((RESULTS / "soak.json").read_text())
+    assert soak.table(result) in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_the_two_runs_on_cola():
