@@ -272,7 +272,6 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
             ValueError: not a state dict, groups or tensors that do not fit the parameters, state that is not finite;
                 the optimizer is then as it was.
         """
-
         if not isinstance(state_dict, dict):
             raise ValueError(f"state_dict must be a dict, as state_dict() returns it; got {state_dict!r}")
 
