@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .integrations import accelerate as _accelerate
+from .integrations import lightning as _lightning
 from .integrations import transformers as _transformers
 from .integrations import zero as _zero
 
@@ -46,6 +47,7 @@ _HOME = {
 
 _transformers.install()
 _accelerate.install()
+_lightning.install()
 _zero.install()
 
 
