@@ -5,28 +5,21 @@ from __future__ import annotations
 import json
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tests import counting
 from tests.compare.conftest import compare, summary
-
-SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 @pytest.fixture
 def task(tmp_path, monkeypatch):
-    """In the current folder a tiny language model, `model`, and counted words for it, `data`."""
+    """In the current folder a tiny language model, `model`, and what it is to learn, `data`."""
     monkeypatch.chdir(tmp_path)
-    words = [*SPECIAL.values(), *map(str, range(20))]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **SPECIAL).save_pretrained("model")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **sizes, max_position_embeddings=32)).save_pretrained("model")
+    counting.tokenizer().save_pretrained("model")
+    counting.model().save_pretrained("model")
     (tmp_path / "data").mkdir()
     for split, count in (("train", 64), ("test", 16)):
-        lines = ({"text": " ".join(str((start + step) % 20) for step in range(12))} for start in range(count))
-        (tmp_path / "data" / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        texts = (json.dumps({"text": line}) + "\n" for line in counting.lines(count))
+        (tmp_path / "data" / f"{split}.jsonl").write_text("".join(texts))
     return tmp_path
 
 
