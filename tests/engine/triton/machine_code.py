@@ -32,9 +32,8 @@ POINTERS = {
 
 
 def compiled(kernel: Any, target: GPUTarget = HOPPER, **constants: Any) -> Any:
-    signature = {name: "constexpr" if name in constants else POINTERS[name] for name in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    return triton.compile(source, target=target, options=batch.EXACT)
+    signature = {name: POINTERS[name] for name in kernel.arg_names if name not in constants}
+    return triton.compile(ASTSource(kernel, signature, constants), target=target, options=batch.EXACT)
 
 
 def traffic(assembly: str) -> dict[str, int]:

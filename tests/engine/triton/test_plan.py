@@ -213,6 +213,9 @@ def test_rates_on_the_device_for_each_group(dtype, device):
     assert_same(*both)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="this torch wants gradients of the parameter's type"
+)
 def test_a_gradient_of_another_type(device):
     """torch lets a parameter have gradients of a type of its own (`grad_dtype`)."""
     p = torch.nn.Parameter(torch.ones(5, dtype=torch.bfloat16).to(device))
