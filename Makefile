@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Processes that test side by side, a file each, in order: the long ones are not the last
 WORKERS ?= 2
 
-.PHONY: demo test fuzz gpu lint clean
+.PHONY: demo test fuzz matrix gpu lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m recipes.glue.demo
@@ -17,7 +17,11 @@ test: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not matrix" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Older and newer torch and transformers, an environment each under .matrix: some minutes and 14 GB
+matrix: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.matrix --jobs $(WORKERS) --json benchmarks/results/matrix.json
 
 # The properties of tests/fuzz on more than 10,000 cases; another SEED draws others
 SEED ?= 0
@@ -46,4 +50,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs
+	rm -rf $(VENV) .matrix build dist *.egg-info runs
