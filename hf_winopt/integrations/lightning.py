@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
-
-from torch.optim import Optimizer
+from typing import Any
 
 from hf_winopt.integrations.on_import import when_imported
-from hf_winopt.optim.base import RuleOptimizer
 
 # one package or two; those of PyTorch Lightning import the function from those of Fabric
 _PACKAGES = ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning")
@@ -28,12 +26,14 @@ def install() -> None:
 
 
 def _unscale_for_ours(module: ModuleType) -> None:
+    from hf_winopt.optim.base import RuleOptimizer
+
     theirs = getattr(module, "_optimizer_handles_unscaling", None)
     if theirs is None:  # a Lightning that asks in another way
         return
 
     @functools.wraps(theirs)
-    def _optimizer_handles_unscaling(optimizer: Optimizer) -> bool:
+    def _optimizer_handles_unscaling(optimizer: Any) -> bool:
         return not isinstance(optimizer, RuleOptimizer) and theirs(optimizer)
 
     module._optimizer_handles_unscaling = _optimizer_handles_unscaling  # type: ignore[attr-defined]
