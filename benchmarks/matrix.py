@@ -143,12 +143,12 @@ def run(combination: Combination, *arguments: str) -> str:
 
 def tested(combination: Combination, path: str) -> Result:
     """How many tests of a file passed, failed and were skipped; those that did not pass by name."""
-    report = combination.folder / "report.xml"
+    report = combination.folder / f"{Path(path).stem}.xml"
     report.unlink(missing_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [combination.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", path]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
-    (combination.folder / f"{Path(path).stem}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    report.with_suffix(".log").write_text(done.stdout + done.stderr, encoding="utf-8")
     print(f"{combination.name}, {path}: {done.stdout.strip().rpartition(chr(10))[2]}", flush=True)
     outcomes = list(read(report)) if report.exists() else [("failed", path, "pytest left no report")]
     others = [f"{name} {outcome}: {why}" for outcome, name, why in outcomes if outcome != "passed"]

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import (
     bf16_params,
     first_step,
+    matrix,
     plain_loops,
     sharded_memory,
     sharded_step,
@@ -47,6 +48,13 @@ def test_the_table_of_step_times():
     assert command
     result = json.loads((RESULTS / "step_time.json").read_text())
     assert step_time.report(result, command[1].split()).strip() in README
+
+
+def test_the_table_of_versions():
+    results = json.loads((RESULTS / "matrix.json").read_text())["combinations"]
+    assert matrix.table(results) in README
+    run = [(result["torch"], result["transformers"]) for result in results]
+    assert run == [(each.torch, each.transformers) for each in matrix.COMBINATIONS]  # the pinned ones among them
 
 
 def test_the_table_of_the_comparison():
