@@ -38,6 +38,7 @@ SANE: dict[str, st.SearchStrategy[Any]] = {
     "restart_every": st.integers(0, 3),
     "max_grad_norm": st.sampled_from([0.0, 0.1, 10.0]),
     "maximize": st.booleans(),
+    "skip_nonfinite": st.booleans(),
     "backend": st.sampled_from(["auto", "eager"]),
 }
 # A second moment that forgets faster than the first makes steps without bound; who trains so has asked for it.
@@ -129,6 +130,7 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "restart_every": st.sampled_from([None, *_NO_COUNT]),
     "max_grad_norm": st.sampled_from(_BAD_AMOUNT),
     "maximize": st.sampled_from(_NO_FLAG),
+    "skip_nonfinite": st.sampled_from(_NO_FLAG),
     "backend": st.sampled_from([None, "cuda", *_NO_NAME]),
 }
 BAD_BETAS = {n: _wrong_sequences(n, 0.9, _BAD_SHARE) for n in (2, 3)}

@@ -81,7 +81,7 @@ def test_the_same_elements_as_with_torchs(
 ) -> Outcome:
     """In the types that torch's optimizers compute in too: their state of 16-bit parameters has 16 bits."""
     _, hit = data.draw(gradients(dtype, values))
-    options = data.draw(chosen(name))
+    options = data.draw(chosen(name)) | {"skip_nonfinite": False}
     clip = options.pop("max_grad_norm", 0.0)
     ours, theirs = parameters(dtype), parameters(dtype)
     stepped(ours, create_optimizer(name, ours, max_grad_norm=clip, **options), hit)
@@ -99,7 +99,7 @@ def test_nothing_else_is_touched(data: st.DataObject, name: str, dtype: torch.dt
     By element, or by parameter where a rule takes sums over one. (With `max_grad_norm` everything hangs together.)
     """
     clean, hit = data.draw(gradients(dtype, NO_NUMBERS))
-    options = data.draw(chosen(name))
+    options = data.draw(chosen(name)) | {"skip_nonfinite": False}
     options.pop("max_grad_norm", None)
     ours, spared = parameters(dtype), parameters(dtype)
     optimizer = create_optimizer(name, ours, **options)
@@ -114,6 +114,22 @@ def test_nothing_else_is_touched(data: st.DataObject, name: str, dtype: torch.dt
         assert not p.isfinite()[touched].any()
         if not (whole and touched.any()):
             assert same(p.detach()[~touched], q.detach()[~touched])
+    return "trained"
+
+
+@given(st.data(), st.sampled_from(list(OPTIMIZERS)), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]))
+@counted
+def test_steps_that_are_left_out_have_not_been(data: st.DataObject, name: str, dtype: torch.dtype) -> Outcome:
+    _, hit = data.draw(gradients(dtype, NO_NUMBERS))
+    options = data.draw(chosen(name)) | {"skip_nonfinite": True}
+    ours, spared = parameters(dtype), parameters(dtype)
+    optimizer, other = create_optimizer(name, ours, **options), create_optimizer(name, spared, **options)
+    stepped(ours, optimizer, hit)
+    whole = [grads for grads in hit if all(g is None or g.isfinite().all() for g in grads)]
+    stepped(spared, other, whole)
+    assert optimizer.skipped_steps == len(hit) - len(whole) and other.skipped_steps == 0
+    for p, q in zip(ours, spared):
+        assert same(p.detach(), q.detach()) and same(optimizer.state[p], other.state[q])
     return "trained"
 
 
