@@ -147,7 +147,10 @@ def tested(combination: Combination, path: str) -> Result:
     report.unlink(missing_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [combination.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", path]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"failed": 1, "others": [f"{path}: not done after {LIMIT} s"]}
     report.with_suffix(".log").write_text(done.stdout + done.stderr, encoding="utf-8")
     print(f"{combination.name}, {path}: {done.stdout.strip().rpartition(chr(10))[2]}", flush=True)
     outcomes = list(read(report)) if report.exists() else [("failed", path, "pytest left no report")]

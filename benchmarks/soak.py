@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.one:
         torch.set_num_threads(1)
         work.SMALL, compiled.BATCH = SMALL, BATCH
-        print(json.dumps({engine: soak(arguments.one, engine, number) for engine, number in steps.items() if number}))
+        print(json.dumps({engine: soak(arguments.one, engine, number) for engine, number in steps.items()}))
         return
     rows = measured(arguments.json, steps) if arguments.json else {}
     left = [name for name in arguments.names if name not in rows]

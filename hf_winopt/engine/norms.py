@@ -110,4 +110,6 @@ def _grad_norm_of_shards(grads: Sequence[Tensor], sharings: Sequence[Sharing | N
         key = None if each is None else Sharing(each.mesh, True)
         mine = _squares_of_blocks([g]) if each is None or each.counts else []
         sums.setdefault(key, [nothing]).extend(part.to(nothing.device) for part in mine)
-    return complete(torch.stack([total(parts) for parts in sums.values()]), list(sums)).sum().sqrt()
+    found = [(each, total(parts).reshape(1)) for each, parts in sums.items()]
+    # one by one: nothing has to be picked out of a tensor, for which a device would wait
+    return torch.cat([one if each is None else complete(one, [each]) for each, one in found]).sum().sqrt()

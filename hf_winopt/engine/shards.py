@@ -67,8 +67,8 @@ def local_grad(param: Tensor) -> Tensor | None:
 
     A layout that one process has and another has not would have them step by different engines.
     """
-    if param.grad is None:
-        return None
+    if param.grad is None or not is_sharded(param):
+        return param.grad
     z, g = local(param), local(placed_like(param, param.grad))
     return g if g.stride() == z.stride() else torch.empty_like(z, dtype=g.dtype).copy_(g)
 

@@ -26,8 +26,8 @@ def _ask_the_optimizer(module: ModuleType) -> None:
         return
 
     def step_was_skipped(self: Any) -> bool:
-        """Whether the last step was left out because a gradient had overflowed."""
+        """Whether the last step was left out because of its gradients."""
         own = getattr(self.optimizer, "step_was_skipped", None)
-        return theirs(self) if own is None else own
+        return bool(theirs(self) or own)  # a scaler that did not call the step leaves `own` of the step before
 
     module.AcceleratedOptimizer.step_was_skipped = property(step_was_skipped)

@@ -115,6 +115,10 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
         )
         if rest:
             fused.refuse_capture(self, shards.zs, "not every parameter is stepped by the Triton engine")
+        if self._skips() and self._skipped is None:
+            fused.refuse_capture(
+                self, shards.zs, "take a step outside of it first, for skip_nonfinite to count on from"
+            )
         grad_scale, self._found_inf = self._scaling()
         self.grad_norm = self._norm_of_all(live, sharings, grad_scale, not rest)
         self._leave_out_unless_finite()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -137,8 +136,9 @@ def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
         )
     value = placed_like(param, value.detach())
     kept = local(value).to(local(param).device, compute_dtype(param.dtype), copy=True)
-    least, right = (0.0, "finite and >= 0") if name == "exp_avg_sq" else (-math.inf, "finite")
-    wrong = kept[~(kept.isfinite() & (kept >= least))]
+    squares = name == "exp_avg_sq"  # whose elements stand still where they have become infinite, and the others go on
+    right = "a number >= 0" if squares else "finite"
+    wrong = kept[~((kept >= 0) if squares else kept.isfinite())]
     if wrong.numel():
         raise ValueError(f"state_dict: {name} of parameter {key} must be {right}; got {wrong[0].item()} in it")
     return like(param, kept)

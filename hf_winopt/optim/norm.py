@@ -46,8 +46,10 @@ class HeedsNorm:
         if self._found_inf is not None:
             left_out |= self._found_inf.to(left_out.device).reshape(()) != 0
         self._found_inf = left_out
-        # in place: a graph that replays the step counts on
-        self._skipped = left_out.long() if self._skipped is None else self._skipped.add_(left_out)
+        if self._skipped is None:
+            self._skipped = left_out.long()
+        else:  # in place: a graph that replays the step counts on
+            self._skipped.add_(left_out.to(self._skipped.device))
         if left_out.device.type == "cpu" and left_out:
             logger.warning(
                 f"{type(self).__name__} left out a step: the norm of all gradients is {self.grad_norm.item()}; "

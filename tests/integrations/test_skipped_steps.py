@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from transformers import TrainerCallback
 
-from hf_winopt import create_optimizer
+from hf_winopt import AdamW, create_optimizer
 
 
 class Poison(TrainerCallback):
@@ -52,3 +53,19 @@ def test_the_schedule_of_accelerate_waits():
             optimizer.zero_grad()
             rates.append(schedule.get_last_lr()[0])
     assert rates == [1 / 2, 1 / 2, 1 / 3, 1 / 4]
+
+
+def test_accelerate_hears_of_a_step_that_a_scaler_did_not_call(monkeypatch):
+    """As with the eager engine on a GPU; what the option found at the step before is no answer then."""
+    Accelerator(cpu=True)
+    monkeypatch.setattr(AdamW, "_step_supports_amp_scaling", False)
+    p = torch.nn.Parameter(torch.ones(2))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer = AcceleratedOptimizer(AdamW([p], skip_nonfinite=True), scaler=scaler)
+    heard = []
+    for bad in (None, math.inf, None):
+        p.grad = torch.ones(2) if bad is None else torch.tensor([bad, 1.0])
+        scaler.scale(torch.ones(()))
+        optimizer.step()
+        heard.append(optimizer.step_was_skipped)
+    assert heard == [False, True, False]

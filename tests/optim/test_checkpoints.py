@@ -210,3 +210,18 @@ def test_amsgrad_is_left_out_with_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours.load_state_dict(ours.state_dict())
+
+
+def test_a_square_that_was_too_large_is_no_reason_not_to_go_on():
+    params = [[torch.nn.Parameter(torch.ones(3))] for _ in range(2)]
+    first, second = (AdamW(mine) for mine in params)
+    for scale in (torch.tensor([1e21, 1.0, 1.0]), torch.ones(3)):
+        params[0][0].grad = scale
+        first.step()
+    assert first.state[params[0][0]]["exp_avg_sq"].isinf().tolist() == [True, False, False]
+    second.load_state_dict(first.state_dict())
+    params[1][0].data.copy_(params[0][0].data)
+    for (p,), optimizer in zip(params, (first, second)):
+        p.grad = torch.ones(3)
+        optimizer.step()
+    assert torch.equal(*(p.detach() for (p,) in params)) and params[0][0].isfinite().all()

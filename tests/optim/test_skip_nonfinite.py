@@ -153,3 +153,13 @@ def test_without_it_a_gradient_that_is_no_number_is_stepped_with_as_in_torch():
 def test_what_it_costs_to_read():
     _, optimizer = make("adamw_win", "eager", skip_nonfinite=True)
     assert optimizer.bytes_per_param() == OPTIMIZERS["adamw_win"].bytes_per_param + 4
+
+
+def test_the_count_stays_where_it_is_when_the_norm_comes_from_elsewhere():
+    """A first step without gradients has a norm on the CPU, whatever the device of the parameters."""
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = AdamW([p], skip_nonfinite=True)
+    optimizer.step()
+    p.grad = torch.tensor([math.nan, 0.0])
+    optimizer.step()
+    assert optimizer.skipped_steps == 1
