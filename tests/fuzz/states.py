@@ -34,7 +34,7 @@ def _one_more_dimension(t: Tensor) -> Tensor:
 NO_MOMENT: dict[str, Callable[[Tensor], Any]] = {
     "flat": lambda t: torch.zeros(t.numel() + 1),
     "one more dimension": _one_more_dimension,
-    "one number": lambda t: torch.zeros(()),
+    "one number": lambda t: torch.zeros(()) if t.ndim else torch.zeros(1),
     "empty": lambda t: torch.zeros(0),
     "int64": lambda t: t.long(),
     "bool": lambda t: t.bool(),
