@@ -100,7 +100,7 @@ def publish(names: type[Enum]) -> None:
     for name in list(_entries):
         member = names._value2member_map_.get(name)
         if member is None:
-            _add_member(names, name)
+            add_member(names, name)
         elif not _is_ours(member):
             del _entries[name]
     if names._missing_.__module__ != __name__:
@@ -115,7 +115,7 @@ def signature(factory: Factory) -> inspect.Signature:
         return inspect.signature(factory)
 
 
-def _add_member(names: Any, value: str) -> None:
+def add_member(names: Any, value: str) -> None:
     """Add a member in place, since everything asks this very enum.
 
     `HfArgumentParser` reads its choices from it and `TrainingArguments` calls it; an enum with members cannot

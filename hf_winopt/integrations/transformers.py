@@ -7,6 +7,7 @@ Hooks that run when (and only if) the module in question is imported:
 - `transformers.trainer`: `Trainer.get_optimizer_cls_and_kwargs`, a public static method of 4.57 and of 5.x,
   answers for them, `DEFAULT_CALLBACKS` gains those of `callbacks` and the one of `cards`, and Trainer's methods gain
   `trainer_hooks`;
+- the schedule `staged` becomes one of transformers' (`stages`);
 - what Trainer pushes is kept free of what is private (`private`).
 
 What the hooks need is imported when they run: torch is there by then, and not before.
@@ -29,6 +30,8 @@ def install() -> None:
     """Let `transformers` accept the names of `hf-winopt list`, without importing it. May be repeated."""
     when_imported("transformers.training_args", _extend_arguments)
     when_imported("transformers.trainer_callback", _extend_callbacks)
+    when_imported("transformers.trainer_utils", _name_schedule)
+    when_imported("transformers.optimization", _offer_schedule)
     when_imported("transformers.trainer", _extend_trainer)
 
 
@@ -43,6 +46,18 @@ def _extend_callbacks(module: ModuleType) -> None:
     from hf_winopt.integrations import resuming
 
     resuming.find_the_best_again(module)
+
+
+def _name_schedule(module: ModuleType) -> None:
+    from hf_winopt.integrations import stages
+
+    stages.publish(module.SchedulerType)
+
+
+def _offer_schedule(module: ModuleType) -> None:
+    from hf_winopt.integrations import stages
+
+    stages.offer(module)
 
 
 def _extend_trainer(module: ModuleType) -> None:
