@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "which optimizer is better for a script of yours: tuned alike, on fresh seeds, judged",
     "card": "the model card of a training, from the results that it left",
     "push": "what was trained earlier goes to the Hub: model, card, and what to go on from if asked",
+    "hessian": "the spectrum of a model's loss Hessian, and the term of the AdamW paper's bound",
     "run": "run a script or a module, unmodified, that then accepts these optimizers by name",
 }
 
