@@ -21,6 +21,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def check_place(path: Path | None, option: str) -> None:
+    """Find out whether a file can be written there before the minutes of measuring, not after; None is no file.
+
+    Raises:
+        OSError: a folder stands there, or its folder cannot be made.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {path} is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """`plain(value)` as JSON, all of it or nothing."""
     write_atomically(path, json.dumps(plain(value), indent=indent, allow_nan=False) + "\n")

@@ -43,6 +43,19 @@ class GeneralizationTerm:
         return said
 
 
+def check_run(*, lr: float, weight_decay: float, batch_size: int, rho: float) -> None:
+    """Check the numbers of a run, before hours are spent on its spectrum.
+
+    Raises:
+        ValueError: a number out of range, named with its value.
+    """
+    for name, value in (("lr", lr), ("batch_size", batch_size), ("rho", rho)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a finite number > 0; got {value!r}")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(f"weight_decay must be a finite number >= 0; got {weight_decay!r}")
+
+
 def generalization_term(
     eigenvalues: Tensor,
     weights: Tensor,
@@ -70,12 +83,9 @@ def generalization_term(
     Raises:
         ValueError: a number out of range, named with its value.
     """
-    for name, value in (("lr", lr), ("batch_size", batch_size), ("rho", rho)):
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a finite number > 0; got {value!r}")
-    for name, value in (("weight_decay", weight_decay), ("smallest", smallest)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number >= 0; got {value!r}")
+    check_run(lr=lr, weight_decay=weight_decay, batch_size=batch_size, rho=rho)
+    if not (math.isfinite(smallest) and smallest >= 0):
+        raise ValueError(f"smallest must be a finite number >= 0; got {smallest!r}")
     if decay not in DECAYS:
         raise ValueError(f"decay must be one of {', '.join(map(repr, DECAYS))}; got {decay!r}")
     sigma = eigenvalues.double().abs()

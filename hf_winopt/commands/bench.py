@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hf_winopt import bench
 from hf_winopt.engine import BACKENDS
+from hf_winopt.files import check_place
 
 EPILOG = f"""
 columns:
@@ -33,8 +34,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         plan = bench.make_plan(args.names, args.shapes, args.dtype, args.backends, args.device, args.rounds)
         bench.check_memory(plan)
-        if args.json:
-            _check_place(args.json)
+        check_place(args.json, "--json")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     try:
@@ -46,13 +46,6 @@ def main(argv: Sequence[str]) -> int:
         bench.save(args.json, result)
     print(bench.report(result))
     return 0
-
-
-def _check_place(path: Path) -> None:
-    """Found out before the minutes of measuring, not after."""
-    if path.is_dir():
-        raise IsADirectoryError(f"--json {path} is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _parser() -> argparse.ArgumentParser:

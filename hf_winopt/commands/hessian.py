@@ -28,11 +28,17 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     from accelerate import PartialState
 
+    from hf_winopt.analysis.generalization import check_run
     from hf_winopt.analysis.hessian import hessian_spectrum
     from hf_winopt.analysis.tasks import load_split, load_task, own_loss
+    from hf_winopt.files import check_place
 
     try:
         run = _run(args)
+        if run is not None:
+            check_run(**run)
+        for option in ("json", "png"):
+            check_place(getattr(args, option), f"--{option}")
         state = PartialState(cpu=args.device == "cpu")  # under `accelerate launch` the processes share the data
         data = load_split(args.dataset, args.config, args.split, args.samples)
         task = load_task(args.model, data, args.batch_size, args.device or str(state.device))
@@ -76,9 +82,13 @@ def _from_results(folder: Path) -> dict[str, Any]:
 
     if not (folder / RESULTS_FILE).is_file():
         return {}
-    training = read_results(folder)["training"]
-    names = {"lr": "learning_rate", "weight_decay": "weight_decay", "batch_size": "batch_size"}
-    return {name: training[key] for name, key in names.items() if training.get(key) is not None}
+    results = read_results(folder)
+    training, options = results["training"], results["optimizer"]["options"]
+    return {
+        "lr": training["learning_rate"],
+        "weight_decay": options.get("weight_decay", 0.0),
+        "batch_size": training["batch_size"],
+    }
 
 
 def _write(args: argparse.Namespace, spectrum: Any, run: dict[str, Any] | None, terms: dict[str, Any]) -> None:
