@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
             steps=args.lanczos_steps,
             seed=args.seed,
             storage=args.storage,
+            held=args.hold_batches,
             progress=state.is_main_process and not args.quiet,
         )
         terms = {} if run is None else {d: spectrum.generalization_term(decay=d, **run) for d in ("decoupled", "l2")}
@@ -147,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="draws the probes (%(default)s)")
     add("--device", help="where to compute (a GPU if there is one)")
     add("--storage", help="where to hold the vectors; cpu spares a GPU's memory (beside the model)")
+    add("--hold-batches", type=int, default=1, help="keep the graphs of so many: faster, for more memory (%(default)s)")
     add("--lr", type=float, help="the training's learning rate, for the term (of results.json)")
     add("--weight-decay", type=float, help="its weight decay (of results.json)")
     add("--run-batch-size", type=_positive, help="its examples per step (of results.json)")
