@@ -3,8 +3,9 @@
     python -m benchmarks.kill_resume [--kills 100] [--script run_glue] [--processes 1] [--json FILE] [--report FILE]
 
 Each training (a script of `recipes/glue` on its embedded data, a checkpoint every second step) is killed by SIGKILL or
-SIGTERM at a moment drawn from the whole time that one takes, start and end included, and started again with
-`--resume_from_checkpoint true` until it has ended. Of several processes one is killed, and the launcher ends the rest.
+SIGTERM at a moment drawn from the whole processor time that one takes, start and end included, and started again with
+`--resume_from_checkpoint true` until it has ended. Processor time, since what else runs on the machine would move all
+moments towards the start. Of several processes one is killed, and the launcher ends the rest.
 The final weights must be those of a training that was never killed, to the bit; nobody mends anything between two
 starts.
 """
@@ -16,11 +17,11 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -82,6 +83,24 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+def spent(started: subprocess.Popen[str]) -> float:
+    """Processor seconds of a process and of those that it started."""
+    try:
+        here = psutil.Process(started.pid)
+        times = [each.cpu_times() for each in (here, *here.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0.0
+    return sum(each.user + each.system for each in times)
+
+
+def said_within(started: subprocess.Popen[str], seconds: float) -> str | None:
+    """All that a process said, if it ended before it had used so many processor seconds; else None."""
+    while spent(started) < seconds:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return started.communicate(timeout=0.02)[0]
+    return None
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
@@ -91,9 +110,8 @@ def one_training(training: Training, folder: Path, draw: random.Random, seconds:
     kills: Counter[str] = Counter()
     while True:
         process = training.start(folder)
-        try:
-            said, _ = process.communicate(timeout=draw.uniform(0, seconds))
-        except subprocess.TimeoutExpired:
+        said = said_within(process, draw.uniform(0, seconds))
+        if said is None:
             kind = draw.choice((signal.SIGKILL, signal.SIGTERM))
             training.kill_one(process, kind, draw)
             said, _ = process.communicate()
@@ -107,13 +125,19 @@ def one_training(training: Training, folder: Path, draw: random.Random, seconds:
         return {"kills": kills, "ended": ended, "same": ended and weights(folder) == whole, "said": said[-2000:]}
 
 
+def used_by_others() -> float:
+    """Processor seconds of all processes that this one has started and seen to their end."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(training: Training, kills: int, folder: Path) -> dict[str, Any]:
-    draw, started = random.Random(0), time.perf_counter()
+    draw, before = random.Random(0), used_by_others()
     process = training.start(folder / "whole")
     said, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(said)
-    seconds, whole = time.perf_counter() - started, weights(folder / "whole")
+    seconds, whole = used_by_others() - before, weights(folder / "whole")
     total: Counter[str] = Counter()
     failures = []
     while total["SIGKILL"] + total["SIGTERM"] < kills:
@@ -130,7 +154,7 @@ def measure(training: Training, kills: int, folder: Path) -> dict[str, Any]:
         "counts": counts,
         "failures": failures,
         "steps": STEPS,
-        "seconds": seconds,
+        "cpu_seconds": seconds,
         **asdict(training),
         **environment(),
     }
