@@ -13,6 +13,7 @@ import pytest
 from benchmarks import (
     bf16_params,
     first_step,
+    kill_resume,
     matrix,
     plain_loops,
     sharded_memory,
@@ -119,6 +120,12 @@ def test_the_tables_of_memory():
 def test_every_launch_configuration_is_described():
     for path in (ROOT / "recipes" / "accelerate").glob("*.yaml"):
         assert f"recipes/accelerate/{path.name}" in DISTRIBUTED
+
+
+def test_the_table_of_the_kills():
+    result = json.loads((RESULTS / "kill_resume.json").read_text())
+    assert kill_resume.table(result) in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert result["failures"] == [] and result["counts"]["SIGKILL"] + result["counts"]["SIGTERM"] >= 100
 
 
 def test_the_table_of_the_soak():
