@@ -72,6 +72,10 @@ class WinOptArguments:
         default=None,
         metadata={"help": "LAMB: the trust ratio also where the weight decay is 0.", **_FLAG},
     )
+    skip_nonfinite: bool | None = field(
+        default=None,
+        metadata={"help": "Leave out a step whose gradients are not finite, and count it.", **_FLAG},
+    )
     inverse_sqrt_lr: bool | None = field(
         default=None,
         metadata={"help": "AdaL: multiply the learning rate by 1/sqrt(step), as its theory does.", **_FLAG},

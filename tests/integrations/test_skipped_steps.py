@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from transformers import TrainerCallback
 
-from hf_winopt import AdamW, create_optimizer
+from hf_winopt import AdamW, WinOptTrainingArguments, create_optimizer
 
 
 class Poison(TrainerCallback):
@@ -29,6 +29,12 @@ def test_trainer_logs_how_many_steps_were_left_out(limit, make_trainer):
     trainer.train()
     assert [log["skipped_steps"] for log in trainer.state.log_history if "loss" in log] == [0, 1, 1, 2, 2]
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_it_is_an_argument_too(make_trainer):
+    trainer = make_trainer(arguments=WinOptTrainingArguments, optim="adan", skip_nonfinite=True, max_steps=2)
+    trainer.train()
+    assert [log["skipped_steps"] for log in trainer.state.log_history if "loss" in log] == [0, 0]
 
 
 def test_without_the_option_nothing_is_logged(make_trainer):
