@@ -13,9 +13,10 @@ from torch.optim.optimizer import ParamsT
 
 from .. import engine
 from ..engine.norms import grad_norm
-from ..rules import OFF, Coefficients, Rule, agr_applies, coefficients
+from ..rules import OFF, Coefficients, Rule, coefficients
 from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
+from .cost import KnowsCost, agr_is_off
 from .norm import HeedsNorm
 from .options import Check, check_backend
 from .parameters import check_form, check_parameters, refuse_sparse
@@ -34,11 +35,7 @@ def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in ("self", "params", "backend", "__class__")}
 
 
-def _agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool:
-    return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
-
-
-class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
+class RuleOptimizer(StepsUnderAMP, HeedsNorm, KnowsCost, torch.optim.Optimizer):
     """An optimizer whose update is a `Rule`; a subclass says which, from the options of a parameter group.
 
     State and arithmetic are float32 whatever the type of a parameter (float64 for float64 parameters).
@@ -202,7 +199,7 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
         for (_, (z, g, sharing)), state in zip(params, states):
             assert g is not None  # as `step` chose them
             t = int(state["step"].item())
-            off = _agr_is_off(rule, group, z, t)
+            off = agr_is_off(rule, group, z, t)
             if (t, off) not in numbers:
                 numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
             tensors = {name: engine.local(state[name]) for name in rule.state_names}
@@ -238,29 +235,6 @@ class RuleOptimizer(StepsUnderAMP, HeedsNorm, torch.optim.Optimizer):
             share = group["max_grad_norm"] / (self.grad_norm.item() + 1e-6)
             factor *= 1.0 if share >= 1 else share  # a norm that is not a number stays one
         return factor
-
-    # cost ----------------------------------------------------------------------------------------------------------
-
-    def bytes_per_param(self) -> float:
-        """Bytes that a step must read and write per element, the mean over all parameters as they are grouped."""
-        moved = elements = 0
-        for group in self.param_groups:
-            for p in group["params"]:
-                moved += p.numel() * self._bytes_of(group, p)
-                elements += p.numel()
-        return moved / elements if elements else 0.0
-
-    def _bytes_of(self, group: dict[str, Any], p: Tensor) -> int:
-        rule, state = self.rule(group), engine.compute_dtype(p.dtype).itemsize
-        t = int(self.state[p]["step"].item()) + 1 if "step" in self.state.get(p, {}) else 1
-        decays, transforms = group["weight_decay"] > 0, not _agr_is_off(rule, group, p, t)
-        norm = p.element_size() if self._needs_norm() else 0
-        return rule.bytes_per_param(p.element_size(), state, decays, transforms) + norm
-
-    def state_bytes(self) -> int:
-        """Bytes of all state tensors held now by this process; state is made at a parameter's first step."""
-        tensors = [value for state in self.state.values() for value in state.values() if isinstance(value, Tensor)]
-        return sum(each.numel() * each.element_size() for each in map(engine.local, tensors))
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 

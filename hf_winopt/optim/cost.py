@@ -1,0 +1,52 @@
+"""What a step costs: the bytes that it moves, and those that are kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .. import engine
+from ..rules import Rule, agr_applies
+
+
+def agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool:
+    """Whether AGR, which the rule has, leaves this parameter alone at its step `t`."""
+    return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
+
+
+class KnowsCost:
+    """What an optimizer of rules, with its groups and state, says of its own cost."""
+
+    param_groups: list[dict[str, Any]]
+    state: defaultdict[Tensor, Any]
+
+    @classmethod
+    def rule(cls, options: Mapping[str, Any]) -> Rule:
+        raise NotImplementedError
+
+    def _needs_norm(self) -> bool:
+        raise NotImplementedError
+
+    def bytes_per_param(self) -> float:
+        """Bytes that a step must read and write per element, the mean over all parameters as they are grouped."""
+        moved = elements = 0
+        for group in self.param_groups:
+            for p in group["params"]:
+                moved += p.numel() * self._bytes_of(group, p)
+                elements += p.numel()
+        return moved / elements if elements else 0.0
+
+    def _bytes_of(self, group: dict[str, Any], p: Tensor) -> int:
+        rule, state = self.rule(group), engine.compute_dtype(p.dtype).itemsize
+        t = int(self.state[p]["step"].item()) + 1 if "step" in self.state.get(p, {}) else 1
+        decays, transforms = group["weight_decay"] > 0, not agr_is_off(rule, group, p, t)
+        norm = p.element_size() if self._needs_norm() else 0
+        return rule.bytes_per_param(p.element_size(), state, decays, transforms) + norm
+
+    def state_bytes(self) -> int:
+        """Bytes of all state tensors held now by this process; state is made at a parameter's first step."""
+        tensors = [value for state in self.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return sum(each.numel() * each.element_size() for each in map(engine.local, tensors))
