@@ -4,8 +4,8 @@
 
 A small ViT and a small ResNet on CIFAR-10, trained by AdamW, AdamW-D, l2-Adam and l2-Adam-D through
 `recipes/vit/run_vit.py`. Each optimizer's weight decay is chosen among equally many by the validation accuracy on a
-seed of its own; what counts are other seeds. The fading variants fade to 1/e over the training: the paper's 0.99999 a step
-would be without effect in so few. What has been trained is not trained again: an interrupted run goes on.
+seed of its own; what counts are other seeds. The fading variants fade to 1/e over the training: the paper's 0.99999 a
+step would be without effect in so few. What has been trained is not trained again: an interrupted run goes on.
 """
 
 from __future__ import annotations
