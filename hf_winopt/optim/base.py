@@ -17,7 +17,6 @@ from ..rules import OFF, Coefficients, Rule, coefficients
 from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
 from .cost import KnowsCost, agr_is_off
-from .norm import HeedsNorm
 from .options import Check, check_backend
 from .parameters import check_form, check_parameters, refuse_sparse
 from .shards import Shard, Sharder, Shards
@@ -35,7 +34,7 @@ def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in ("self", "params", "backend", "__class__")}
 
 
-class RuleOptimizer(StepsUnderAMP, HeedsNorm, KnowsCost, torch.optim.Optimizer):
+class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
     """An optimizer whose update is a `Rule`; a subclass says which, from the options of a parameter group.
 
     State and arithmetic are float32 whatever the type of a parameter (float64 for float64 parameters).

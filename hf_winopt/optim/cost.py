@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from .. import engine
 from ..rules import Rule, agr_applies
+from .norm import HeedsNorm
 
 
 def agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool:
@@ -17,18 +18,11 @@ def agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool:
     return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
 
 
-class KnowsCost:
+class KnowsCost(HeedsNorm):
     """What an optimizer of rules, with its groups and state, says of its own cost."""
 
-    param_groups: list[dict[str, Any]]
     state: defaultdict[Tensor, Any]
-
-    @classmethod
-    def rule(cls, options: Mapping[str, Any]) -> Rule:
-        raise NotImplementedError
-
-    def _needs_norm(self) -> bool:
-        raise NotImplementedError
+    rule: Callable[[Mapping[str, Any]], Rule]
 
     def bytes_per_param(self) -> float:
         """Bytes that a step must read and write per element, the mean over all parameters as they are grouped."""
