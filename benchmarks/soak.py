@@ -6,8 +6,8 @@ Each name is stepped by the eager engine, by another, and by the eager engine in
 steps beside the compiled engine, as many as its slowness allows beside the Triton engine in Triton's interpreter. The
 rate changes at every step, gradients are clipped at about every second, weight decay fades, AGR ends half-way, Adan
 restarts. How far float32 strays from float64 says what rounding is; how far two engines stray from each other is held
-against it. Every name has a process of its own. So that a small model has tensors that are stepped by themselves, and
-others that are stepped together, and compiles quickly, `SMALL` and `BATCH` stand for the engines' own numbers.
+against it. Every name has a process of its own. So that the eager engine steps tensors of a small model by themselves,
+and others together, `SMALL` stands for its own number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch import Tensor
 from benchmarks.soak_problem import Problem
 from hf_winopt import OPTIMIZERS, create_optimizer
 from hf_winopt.bench.table import markdown
-from hf_winopt.engine import compiled, work
+from hf_winopt.engine import work
 from hf_winopt.files import write_json
 from hf_winopt.integrations.results import environment
 from hf_winopt.optim import RuleOptimizer
@@ -40,9 +40,6 @@ STEPS = {"compile": 20_000, "triton": 40}
 
 SMALL = 4100
 """For `engine.work.SMALL`."""
-
-BATCH = 2
-"""For `engine.compiled.BATCH`."""
 
 MARKS = (0.05, 0.25, 0.5, 1.0)
 """Shares of a run after which figures are taken; the first is after all that happens once."""
@@ -269,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     steps = {engine: getattr(arguments, f"{engine}_steps") for engine in STEPS}
     if arguments.one:
         torch.set_num_threads(1)
-        work.SMALL, compiled.BATCH = SMALL, BATCH
+        work.SMALL = SMALL
         print(json.dumps({engine: soak(arguments.one, engine, number) for engine, number in steps.items()}))
         return
     rows = measured(arguments.json, steps) if arguments.json else {}

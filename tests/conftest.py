@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if "HF_WINOPT_CACHE" not in os.environ:  # one for all processes of a run, whose first has no such variable
+    os.environ["HF_WINOPT_CACHE"] = tempfile.mkdtemp(prefix="hf_winopt_tests_")
+    atexit.register(shutil.rmtree, os.environ["HF_WINOPT_CACHE"], ignore_errors=True)
 
 import pytest
 import torch

@@ -2,7 +2,7 @@
 
 from .dispatch import ACCELERATORS, BACKENDS, DTYPES, has_gaps, reason_against_triton, resolve, step, triton_lacks
 from .shards import any_sharded, is_sharded, like, local, local_grad, mesh_of, placed_like, sharing
-from .work import Work, compute_dtype
+from .work import Work, compute_dtype, lines
 
 __all__ = [
     "ACCELERATORS",
@@ -14,6 +14,7 @@ __all__ = [
     "has_gaps",
     "is_sharded",
     "like",
+    "lines",
     "local",
     "local_grad",
     "mesh_of",

@@ -34,6 +34,7 @@ class Work:
         c: the step's coefficients, shared by all works of the same hyper-parameters and step count. An entry
             "abs_sum" says that `sum|g|` is known already (`OFF` where AGR is); otherwise the engine finds it.
         sharing: who has the rest of the parameter, if `z` is a shard of it; None if it is whole.
+        lines: `lines(z, *state)`, where it is at hand.
     """
 
     z: Tensor
@@ -41,10 +42,25 @@ class Work:
     state: dict[str, Tensor]
     c: Coefficients
     sharing: Sharing | None = None
+    lines: list[Tensor] | None = None
 
     def joins(self) -> bool:
         """Whether the parameter can be stepped together with others: small, and laid out plainly."""
-        return self.z.numel() <= SMALL and _contiguous([self.z, self.g, *self.state.values()])
+        return self.z.numel() <= SMALL and all(map(Tensor.is_contiguous, self._tensors()))
+
+    def views(self) -> list[Tensor] | None:
+        """`z`, `g` and state, one-dimensional, in one common order; None where their layouts ask for copies."""
+        if self.lines is not None and self.g.is_contiguous():
+            z, *states = self.lines
+            return [z, _line(self.g), *states]
+        return views(self._tensors())
+
+    def flat(self) -> list[Tensor]:
+        """As `views`, with copies where it must be."""
+        return self.views() or flat(self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.z, self.g, *self.state.values()]
 
 
 @dataclass
@@ -77,31 +93,34 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def flat(tensors: list[Tensor]) -> list[Tensor]:
-    """One-dimensional tensors in one common order of elements: views where the layouts allow it, copies otherwise.
+    """One-dimensional contiguous tensors in one common order of elements: views where that can be, else copies.
 
     They are detached: to be a parameter, and to require a gradient, is a part of what compiled code is compiled for.
     """
-    if _contiguous(tensors):
-        return [_line(t) for t in tensors]
-    z = tensors[0]
-    order = sorted(range(z.ndim), key=z.stride, reverse=True)
-    permuted = [t.permute(order) for t in tensors]
-    if _contiguous(permuted):
-        return [_line(t) for t in permuted]
-    return [t.detach().reshape(-1) for t in tensors]
+    return views(tensors) or [t.detach().reshape(-1).contiguous() for t in tensors]
 
 
-def _contiguous(tensors: list[Tensor]) -> bool:
-    return all(t.is_contiguous() for t in tensors)
+def views(tensors: list[Tensor]) -> list[Tensor] | None:
+    """`flat` without copies; None where the layouts ask for some."""
+    if found := lines(tensors):
+        return found
+    order = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
+    return lines([t.permute(order) for t in tensors])
+
+
+def lines(tensors: list[Tensor]) -> list[Tensor] | None:
+    """`flat` of contiguous tensors; None where one of them is not."""
+    return list(map(_line, tensors)) if all(map(Tensor.is_contiguous, tensors)) else None
 
 
 def _line(tensor: Tensor) -> Tensor:
-    return (tensor.detach() if tensor.requires_grad else tensor).view(-1)
+    plain = tensor.detach() if tensor.requires_grad else tensor
+    return plain if plain.ndim == 1 else plain.view(-1)
 
 
-def _alone(work: Work) -> Segment:
+def alone(work: Work) -> Segment:
     """One parameter by itself, in place or, where its tensors are laid out differently, on copies."""
-    z, g, *states = flat([work.z, work.g, *work.state.values()])
+    z, g, *states = work.flat()
     segment = Segment(z, g, dict(zip(work.state, states)), work.c, [z.numel()], [work])
     for target, value in ((work.z, z), *zip(work.state.values(), states)):
         if value.data_ptr() != target.data_ptr():
@@ -111,7 +130,7 @@ def _alone(work: Work) -> Segment:
 
 def _together(works: list[Work]) -> Segment:
     """Small contiguous parameters of one dtype and one set of coefficients, laid end to end."""
-    columns = list(zip(*(flat([work.z, work.g, *work.state.values()]) for work in works)))
+    columns = list(zip(*(work.flat() for work in works)))
     z, g, *states = joined = [torch.cat(column) for column in columns]
     sizes = [part.numel() for part in columns[0]]
     home = [(list(column), list(whole.split(sizes))) for column, whole in zip(columns, joined) if whole is not g]
@@ -127,10 +146,10 @@ def segments(works: list[Work]) -> Iterator[Segment]:
         if work.joins():
             small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)
         else:
-            yield _alone(work)
+            yield alone(work)
     for same in small.values():
         for group in _groups(same):
-            yield _together(group) if len(group) > 1 else _alone(group[0])
+            yield _together(group) if len(group) > 1 else alone(group[0])
 
 
 def _groups(works: list[Work]) -> Iterator[list[Work]]:

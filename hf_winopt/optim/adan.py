@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 from ..rules import MOMENTS, Rule
 from .base import RuleOptimizer, options_of
 from .options import betas as betas_of_length
+from .ready import Held
 
 
 class Adan(RuleOptimizer):
@@ -65,11 +66,11 @@ class Adan(RuleOptimizer):
         for state in self.state.values():
             _restart(state)
 
-    def _count(self, group: dict[str, Any], states: list[dict[str, Tensor]]) -> None:
-        for state in states:
-            if group["restart_every"] and state["step"].item() >= group["restart_every"]:
-                _restart(state)
-        super()._count(group, states)
+    def _count(self, group: dict[str, Any], held: Sequence[Held]) -> None:
+        for each in held if group["restart_every"] else ():
+            if each.step.item() >= group["restart_every"]:
+                _restart({"step": each.step, **each.state})
+        super()._count(group, held)
 
 
 def _restart(state: dict[str, Tensor]) -> None:

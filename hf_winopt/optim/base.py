@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,18 +13,19 @@ from torch.optim.optimizer import ParamsT
 
 from .. import engine
 from ..engine.norms import grad_norm
+from ..engine.premises import Premises
 from ..rules import OFF, Coefficients, Rule, coefficients
 from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
 from .cost import KnowsCost, agr_is_off
 from .options import Check, check_backend
 from .parameters import check_form, check_parameters, refuse_sparse
+from .ready import Groups, Held, Ready
 from .shards import Shard, Sharder, Shards
 
 if TYPE_CHECKING:
     from ..engine.shards import Sharing
     from ..engine.triton.plan import Plan
-    from ..engine.triton.premises import Groups
 
 HOST = torch.device("cpu")
 
@@ -48,7 +49,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
 
     _given: set[int] | None = None
     _every_group: Sequence[dict[str, Any]] = ()  # DeepSpeed shows one of them at a time
-    _plan: Plan | None = None
+    _ready: Ready | None = None
     _captured: Sequence[Plan] = ()
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], backend: str) -> None:
@@ -103,12 +104,14 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
         params = [p for group in self.param_groups for p in group["params"]]
         shards = self._sharder(params)
         grads, (live, sharings) = shards.grads, shards.live()
-        if self._plan is None or not self._plan.premises.hold(shards.zs, grads, live, groups, self.state):
-            self._plan = self._planned(params, shards, groups)
-        stepped = self._plan.stepped if self._plan is not None else frozenset()
-        rest = (
-            [i for i, g in enumerate(grads) if g is not None and i not in stepped] if len(stepped) < len(params) else []
-        )
+        ready, self._ready = self._ready, None  # should the step fail, nobody knows how far it came
+        asks = (groups, self._needs_norm())
+        if ready is None or ready.asks != asks or not ready.premises.hold(shards.zs, grads, live, self.state):
+            ready = self._made_ready(params, shards, *asks)
+        stepped = ready.plan.stepped if ready.plan is not None else frozenset()
+        rest = {}
+        if len(stepped) < len(params):
+            rest = {i: g for i, g in enumerate(grads) if g is not None and i not in stepped}
         if rest:
             fused.refuse_capture(self, shards.zs, "not every parameter is stepped by the Triton engine")
         if self._skips() and self._skipped is None:
@@ -116,16 +119,21 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
                 self, shards.zs, "take a step outside of it first, for skip_nonfinite to count on from"
             )
         grad_scale, self._found_inf = self._scaling()
-        self.grad_norm = self._norm_of_all(live, sharings, grad_scale, not rest)
+        plan_finds_norm = not rest and not sharings and ready.plan is not None and ready.plan.finds_norm
+        self.grad_norm = None if plan_finds_norm else self._norm_of_all(live, sharings, grad_scale)
         self._leave_out_unless_finite()
-        if self._plan is not None:
-            self._step_fused(shards, grad_scale)
+        if ready.plan is not None:
+            self._step_fused(ready.plan, shards, grad_scale)
         if rest and not self.step_was_skipped:
-            self._step_by_works(set(rest), shards, grad_scale)
+            self._step_by_works(ready.held, rest, shards, grad_scale)
+        if ready.plan is not None and ready.plan.capturing():  # a graph that replays the step reads its plan's tables
+            self._captured = [*self._captured, ready.plan]
+        elif rest.keys() <= ready.held.keys():  # otherwise state was started, and the next step finds more
+            self._ready = ready
         return loss
 
-    def _planned(self, params: Sequence[Tensor], shards: Shards, groups: Groups) -> Plan | None:
-        """The plan of the Triton engine, None where it has nothing to step; refuses what no engine can step."""
+    def _made_ready(self, params: Sequence[Tensor], shards: Shards, groups: Groups, needs_norm: bool) -> Ready:
+        """What the next steps find ready; refuses what no engine can step."""
         refuse_sparse(shards.grads, type(self).__name__)
         self._refuse_pieces()
         fused.refuse_capture(
@@ -133,7 +141,16 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             shards.zs,
             "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture",
         )
-        return fused.plan(self, params, shards, groups, self._started)
+        rules = [rule for rule, length in groups for _ in range(length)]
+        plan = fused.plan(self, params, shards, groups, self._started)
+        stepped = plan.stepped if plan is not None else frozenset()
+        held = {
+            i: self._held(p, rules[i], shards.at(i))
+            for i, p in enumerate(params)
+            if i not in stepped and {"step", *rules[i].state_names} <= self.state.get(p, {}).keys()
+        }
+        known = {*held, *stepped}
+        return Ready((groups, needs_norm), Premises(shards.zs, shards.grads, self.state, known), plan, held)
 
     def _refuse_pieces(self) -> None:
         rules = [rule for rule in map(self.rule, self._every_group) if rule.takes_sums]
@@ -147,19 +164,15 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, norms)
 
     def _norm_of_all(
-        self, grads: Sequence[Tensor], sharings: Sequence[Sharing | None], grad_scale: Tensor | None, all_fused: bool
+        self, grads: Sequence[Tensor], sharings: Sequence[Sharing | None], grad_scale: Tensor | None
     ) -> Tensor | None:
-        """The norm of all gradients, unscaled; None where it is not needed, and where the plan finds it in the step."""
+        """The norm of all gradients, unscaled; None where it is not needed."""
         if not self._needs_norm():
-            return None
-        if all_fused and not sharings and self._plan is not None and self._plan.finds_norm:
             return None
         norm = grad_norm(grads, sharings)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
-    def _step_fused(self, shards: Shards, grad_scale: Tensor | None) -> None:
-        plan, self._plan = self._plan, None  # should it fail, nobody knows what the device was told
-        assert plan is not None
+    def _step_fused(self, plan: Plan, shards: Shards, grad_scale: Tensor | None) -> None:
         scaling = (grad_scale, self._found_inf)
         if self._needs_norm() and self.grad_norm is None:
             self.grad_norm = plan.step(self.param_groups, shards.grads, *scaling, finds_norm=True, skips=self._skips())
@@ -168,42 +181,48 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             plan.step(self.param_groups, shards.grads, *scaling, norm=self.grad_norm)
         written = [z for z, g in zip(shards.zs, shards.grads) if g is not None]
         torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
-        if plan.capturing():  # a graph that replays the step reads the tables of its plan
-            self._captured = [*self._captured, plan]
-        else:
-            self._plan = plan
 
-    def _step_by_works(self, places: Collection[int], shards: Shards, grad_scale: Tensor | None) -> None:
-        """Step the parameters at these places among all."""
+    def _step_by_works(
+        self, held: Mapping[int, Held], grads: Mapping[int, Tensor], shards: Shards, grad_scale: Tensor | None
+    ) -> None:
+        """Step the parameters that have these gradients, by their places among all, and start what state is missing."""
         works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
         place = itertools.count()
         for group in self.param_groups:
             rule = self.rule(group)
-            mine = [(p, shards.at(i)) for p in group["params"] if (i := next(place)) in places]
+            mine = [
+                (held.get(i) or self._held(p, rule, shards.at(i)), grads[i])
+                for p, i in zip(group["params"], place)
+                if i in grads
+            ]
             works[rule] += self._works(rule, group, mine, self._grad_factor(group, grad_scale))
         engine.step(self.backend, works)
 
     def _works(
-        self, rule: Rule, group: dict[str, Any], params: Sequence[tuple[Tensor, Shard]], grad: float
+        self, rule: Rule, group: dict[str, Any], mine: Sequence[tuple[Held, Tensor]], grad: float
     ) -> list[engine.Work]:
-        """Parameters of one group, counted one step on, each with its state and the numbers of its step.
+        """Parameters of one group with their gradients, counted one step on, each with the numbers of its step.
 
         `grad` is what section 0 multiplies the gradients by.
         """
-        states = [self._started(p, rule) for p, _ in params]
-        if states:
-            self._count(group, states)
+        self._count(group, [each for each, _ in mine])
         numbers: dict[tuple[int, bool], Coefficients] = {}
         works = []
-        for (_, (z, g, sharing)), state in zip(params, states):
-            assert g is not None  # as `step` chose them
-            t = int(state["step"].item())
-            off = agr_is_off(rule, group, z, t)
+        for each, g in mine:
+            t = int(each.step.item())
+            off = agr_is_off(rule, group, each.z, t)
             if (t, off) not in numbers:
                 numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
-            tensors = {name: engine.local(state[name]) for name in rule.state_names}
-            works.append(engine.Work(z, g, tensors, numbers[t, off], sharing))
+            works.append(each.work(g, numbers[t, off]))
         return works
+
+    def _count(self, group: dict[str, Any], held: Sequence[Held]) -> None:
+        if held:
+            # a number would be made a tensor for every parameter anew, which takes four times as long
+            torch._foreach_add_([each.step for each in held], torch.ones(()), alpha=1.0)
+
+    def _held(self, param: Tensor, rule: Rule, shard: Shard) -> Held:
+        return Held.of(shard, self._started(param, rule), rule)
 
     def _started(self, param: Tensor, rule: Rule, counted_on: torch.device = HOST) -> dict[str, Tensor]:
         """The parameter's state; what is missing of it is started as at step 1, with the step count on that device."""
@@ -221,9 +240,6 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
                 # x and y start at z. The copy keeps the layout of the parameter: they then share one flat order
                 state[name] = engine.like(param, zeros.copy_(z) if name in ("x", "y") else zeros)
         return state
-
-    def _count(self, group: dict[str, Any], states: list[dict[str, Tensor]]) -> None:
-        torch._foreach_add_([state["step"] for state in states], 1)
 
     def _grad_factor(self, group: dict[str, Any], grad_scale: Tensor | None) -> float:
         """What section 0 multiplies the gradient by."""
@@ -269,6 +285,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
         if "_incoming" in self.__dict__:
             state = {**state, "state": defaultdict(dict, self._incoming)}
         super().__setstate__(state)
+        self._ready = None
         self._every_group = list(self.param_groups)
         if self._given is None:  # made from a pickle, which holds what it was given
             self._given = {id(p) for group in self._every_group for p in group["params"]}

@@ -15,8 +15,8 @@ from ..rules import Rule
 if TYPE_CHECKING:
     from ..engine.shards import Sharing
     from ..engine.triton.plan import Plan
-    from ..engine.triton.premises import Groups
     from .base import RuleOptimizer
+    from .ready import Groups
     from .shards import Shards
 
 Start = Callable[[Tensor, Rule, torch.device], dict[str, Tensor]]
@@ -63,7 +63,6 @@ def plan(
         return None
     from ..engine.triton.batch import Entry
     from ..engine.triton.plan import Plan
-    from ..engine.triton.premises import Premises
 
     entries = {}
     for place, grad_dtype in chosen.items():
@@ -71,7 +70,7 @@ def plan(
         started(p, rule, z.device)
         state = _laid_out_like(p, z, optimizer.state[p], rule)
         entries[place] = Entry(rule, z, grad_dtype, state, group, shards.at(place).sharing)
-    return Plan(entries, len(groups), Premises(shards.zs, shards.grads, groups, optimizer.state, entries))
+    return Plan(entries, len(groups))
 
 
 def _takes_triton(optimizer: RuleOptimizer, p: Tensor, g: Tensor, rule: Rule, sharing: Sharing | None) -> bool:

@@ -6,6 +6,7 @@ A step walks the sections of docs/math.md in order: `gradient` (0), the transfor
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Rule:
         """Whether numbers of a whole parameter are needed: `sum|g|`, or LAMB's two norms."""
         return self.trust_ratio or self.transform != "none"
 
-    @property
+    @functools.cached_property
     def state_names(self) -> tuple[str, ...]:
         """The tensors of the parameter's shape that the rule keeps, in order."""
         return self.moments_kind.state_names + self.movement.state_names

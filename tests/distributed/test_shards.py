@@ -97,7 +97,7 @@ def other_engines() -> None:
             pair = Pair(name, mesh, backend=backend)
             pair.steps(3)
             pair.check(1e-6)
-            assert (pair.of_parts._plan is not None) == (backend == "triton")
+            assert (pair.of_parts._ready.plan is not None) == (backend == "triton")
 
 
 def fused_sums() -> None:
@@ -112,7 +112,7 @@ def fused_sums() -> None:
         with CommDebugMode() as counted:
             pair.of_parts.step()
         assert counted.get_total_counts() == 1, name
-        assert pair.of_parts._plan.stepped == set(range(len(pair.parts)))
+        assert pair.of_parts._ready.plan.stepped == set(range(len(pair.parts)))
         pair.check(1e-5)
     # both sums of one optimizer, in groups of their own; a group without decay has no ratio to find
     pair = Pair("lamb", mesh, backend="triton", agr=True)
@@ -161,7 +161,7 @@ def gaps() -> None:
     pair.parts[2].grad = DTensor.from_local(turned, mesh, [Shard(1)], run_check=False)
     pair.of_whole.step()
     pair.of_parts.step()
-    assert 2 in pair.of_parts._plan.stepped
+    assert 2 in pair.of_parts._ready.plan.stepped
     pair.check(1e-5)
 
 

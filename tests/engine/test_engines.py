@@ -1,4 +1,4 @@
-"""What the engines promise beyond the formulas: layouts, sizes, types, and that nothing compiles twice."""
+"""What the eager engine promises beyond the formulas: layouts, sizes, types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_winopt import create_optimizer
-from hf_winopt.engine import compiled, norms, passes, work
+from hf_winopt.engine import norms, work
 
 NAMES = ("adamw_win", "lamb_win", "adamw_win_agr")
 
@@ -80,79 +80,6 @@ def test_segments_of_small_parameters_are_of_bounded_length(monkeypatch):
     assert [segment.sizes for segment in work.segments(works)] == [[4, 5], [3], [12], [1]]
 
 
-@pytest.mark.parametrize("name", ["adamw_win", "lamb_win", "adal"])
-def test_one_compilation_serves_all_sizes_rates_and_numbers_of_parameters(name, monkeypatch):
-    """Twenty parameters of many sizes, a rate that changes each step: after the first step nothing compiles."""
-    monkeypatch.setattr(work, "SMALL", 0)
-    compiled._compiled.cache_clear()
-    params = [torch.nn.Parameter(torch.randn(3000 + 17 * (i % 5), 2)) for i in range(20)]
-    reference = [torch.nn.Parameter(p.detach().clone()) for p in params]
-    optimizer = create_optimizer(name, params, weight_decay=0.1, backend="compile")
-    eager = create_optimizer(name, reference, weight_decay=0.1, backend="eager")
-    for t in range(4):
-        for p, q in zip(params, reference):
-            p.grad = q.grad = torch.randn_like(p)
-        for one in (optimizer, eager):
-            one.param_groups[0]["lr"] = 1e-3 * t
-            one.param_groups[0]["betas"] = (0.9 - 0.01 * t, 0.999)
-            if t:
-                with torch.compiler.set_stance("fail_on_recompile"):
-                    one.step()
-            else:
-                one.step()
-    more = [torch.nn.Parameter(torch.randn(rows, 30)) for rows in (174, 4000, 40000)]
-    other = create_optimizer(name, more, lr=0.5, weight_decay=0.1, backend="compile")
-    for p in more:
-        p.grad = torch.randn_like(p)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        other.step()
-    for p, q in zip(params, reference):
-        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["lamb_win", "adamw_win_agr"])
-def test_numbers_of_their_own_within_one_call(name, monkeypatch):
-    """Each parameter keeps its own ratio or sum where several, and padding, go in one call; odd layouts too."""
-    monkeypatch.setattr(compiled, "BATCH", 2)
-    monkeypatch.setattr(work, "SMALL", 0)
-    compiled._compiled.cache_clear()
-    values = [torch.randn(70, 60), torch.randn(90, 70) * 3, torch.randn(60, 80).t(), torch.randn(5000)]
-    ours = [torch.nn.Parameter(v.clone(memory_format=torch.preserve_format)) for v in values]
-    theirs = [torch.nn.Parameter(v.clone()) for v in values]
-    a, _ = stepped(name, ours, "compile")
-    b, _ = stepped(name, theirs, "eager")
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    compiled._compiled.cache_clear()
-
-
-def test_frozen_one_dimensional_parameters_compile_once(monkeypatch):
-    """They are stepped while they hold a gradient; to be a Parameter is no part of what is compiled for."""
-    monkeypatch.setattr(compiled, "BATCH", 1)
-    compiled._compiled.cache_clear()
-    params = [torch.nn.Parameter(torch.randn(4200 + 100 * i)) for i in range(12)]
-    optimizers = [create_optimizer("sgd_win", [p], backend="compile") for p in params]
-    monkeypatch.setattr(work, "SMALL", 0)
-    for i, (p, optimizer) in enumerate(zip(params, optimizers)):
-        p.grad = torch.ones_like(p)
-        p.requires_grad_(False)
-        with torch.compiler.set_stance("fail_on_recompile" if i else "default"):
-            optimizer.step()
-    compiled._compiled.cache_clear()
-
-
-def test_more_rules_than_torch_compiles_of_one_function(monkeypatch):
-    """torch gives up after eight compilations of one function; each rule is a function of its own."""
-    monkeypatch.setattr(compiled, "BATCH", 1)
-    compiled._compiled.cache_clear()
-    names = ("adamw_win", "adamw_win2", "adam_win", "adam_win2", "sgd_win", "sgd_win2", "adan", "adan_win", "adamw_d")
-    for name in names:
-        p = torch.nn.Parameter(torch.randn(70, 60))
-        p.grad = torch.randn_like(p)
-        create_optimizer(name, [p], backend="compile").step()
-        assert torch.isfinite(p).all()
-    compiled._compiled.cache_clear()
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_parameters_keep_float32_state(dtype):
     params = [torch.nn.Parameter(torch.randn(6, 8).to(dtype)), torch.nn.Parameter(torch.randn(3).to(dtype))]
@@ -166,19 +93,6 @@ def test_half_precision_parameters_keep_float32_state(dtype):
     assert not torch.equal(x, x.to(dtype).float())
 
 
-def test_half_precision_compiles_to_the_same(monkeypatch):
-    """Cast up, computed, cast down: `x` agrees to float32's precision and so do the rounded parameters."""
-    monkeypatch.setattr(compiled, "BATCH", 1)
-    compiled._compiled.cache_clear()
-    values = torch.randn(80, 60).bfloat16()
-    runs = [stepped("adamw_win", [torch.nn.Parameter(values.clone())], backend) for backend in ("eager", "compile")]
-    (a, ours), (b, theirs) = runs
-    assert torch.equal(a[0], b[0])
-    x, y = (o.state[o.param_groups[0]["params"][0]]["x"] for o in (ours, theirs))
-    torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
-    compiled._compiled.cache_clear()
-
-
 def test_sums_lose_nothing_over_many_elements():
     g = torch.full((3_000_000,), 0.1)
     exact = 3_000_000 * float(g[0].double())
@@ -186,32 +100,3 @@ def test_sums_lose_nothing_over_many_elements():
     (segment,) = work.segments([work.Work(p, g, {}, {"grad": 1.0})])
     assert abs(norms.abs_sums(segment).item() / exact - 1) < 1e-6
     assert abs(norms.grad_norm([g]).item() / (g.double().norm().item()) - 1) < 1e-6
-
-
-@pytest.mark.parametrize("elements", [6, 7, 8, 9, 4099, 300_001])
-def test_sums_in_stretches_take_every_element_once(elements):
-    values = torch.randn(elements)
-    exact = values.double().abs().sum()
-    torch.testing.assert_close(passes._sum(torch.abs, values), exact, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("name", ["lamb", "lamb_win", "adal", "adamw_win_agr"])
-def test_compiled_sums_of_large_parameters(name, monkeypatch):
-    """Large and small ones in one step agree with eager, the same twice, and stay where they are at rate 0."""
-    monkeypatch.setattr(compiled, "BATCH", 2)
-    compiled._compiled.cache_clear()
-    values = [torch.randn(300, 301), torch.randn(257, 256), torch.randn(40, 40), torch.randn(7), torch.randn(66_001)]
-    runs = [
-        stepped(name, [torch.nn.Parameter(v.clone()) for v in values], backend)
-        for backend in ("eager", "compile", "compile")
-    ]
-    (expected, _), (first, _), (again, _) = runs
-    torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
-    params = [torch.nn.Parameter(v.clone()) for v in values]
-    optimizer = create_optimizer(name, params, lr=0.0, weight_decay=0.1, backend="compile")
-    for p in params:
-        p.grad = torch.randn_like(p)
-    optimizer.step()
-    assert all(torch.equal(p, v) for p, v in zip(params, values))
-    compiled._compiled.cache_clear()

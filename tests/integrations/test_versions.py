@@ -26,7 +26,7 @@ from tests.problems import follows_oracle
 from tests.test_cli import TRAIN, TRAIN_LINE, python, run
 
 pytestmark = pytest.mark.matrix
-SMALL, LARGE = ((3, 4), (5,), (2, 3, 2)), ((90, 50),)  # below some thousand elements nothing is compiled
+SMALL, LARGE = ((3, 4), (5,), (2, 3, 2)), ((90, 50),)
 ENGINES = [
     *((name, backend, SMALL) for backend in ("eager", "triton") for name in OPTIMIZERS),
     *((name, "compile", LARGE) for name in ("lamb_win2", "adan_agr")),

@@ -1,4 +1,4 @@
-"""Every name, on both engines, against numpy float64 written from the formulas alone."""
+"""Every name, by eager and by compiled code, against numpy float64 written from the formulas alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ import pytest
 import torch
 
 from hf_winopt import OPTIMIZERS, create_optimizer
-from hf_winopt.engine import compiled
+from hf_winopt.engine import programs
 from tests.oracle import SPECS
 from tests.problems import SHAPES, follows_oracle
 
 DTYPES = (torch.float64, torch.float32)
-LARGE = ((70, 60), *SHAPES)  # one that the compiled engine does not leave to the eager one
+LARGE = ((70, 60), *SHAPES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_segment_a_call():
-    """Compiling one segment takes a fraction of the time of eight; `tests/engine` has a test of eight."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(compiled, "BATCH", 1)
-    compiled._compiled.cache_clear()
+@pytest.fixture
+def _not_compiled(monkeypatch):
+    """The programs as they are before the compiler has them: the same operations, in a tenth of the time."""
+    monkeypatch.setattr(programs, "_ahead_of_time", lambda run, kind: programs.exported(run, kind).module())
+    programs.program.cache_clear()
     yield
-    patch.undo()
-    compiled._compiled.cache_clear()
+    programs.program.cache_clear()
 
 
 def test_the_oracle_knows_every_name():
@@ -37,15 +35,44 @@ def test_eager_with_defaults(name, dtype):
     follows_oracle(lambda params: create_optimizer(name, params, backend="eager"), SPECS[name], dtype)
 
 
-@pytest.mark.parametrize("backend", ["eager", "compile"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_with_weight_decay(name, backend):
+def with_weight_decay(name, backend, dtype):
     """Where decay, trust ratio and gamma all count. Float64 catches a wrong formula; float32 a wrong type."""
     spec = replace(SPECS[name], weight_decay=0.1)
-    for dtype in DTYPES:
-        follows_oracle(
-            lambda params: create_optimizer(name, params, weight_decay=0.1, backend=backend), spec, dtype, shapes=LARGE
-        )
+    follows_oracle(
+        lambda params: create_optimizer(name, params, weight_decay=0.1, backend=backend), spec, dtype, shapes=LARGE
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_eager_with_weight_decay(name, dtype):
+    with_weight_decay(name, "eager", dtype)
+
+
+@pytest.mark.usefixtures("_not_compiled")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_is_compiled_with_weight_decay(name, dtype):
+    with_weight_decay(name, "compile", dtype)
+
+
+OF_EVERY_KIND = (
+    "adamw_d",
+    "adamw_win",
+    "adamw_win2_agr",
+    "adam_win",
+    "lamb",
+    "lamb_win",
+    "sgd_win2",
+    "adan",
+    "adal_win",
+)
+
+
+@pytest.mark.parametrize("name", OF_EVERY_KIND)
+def test_compiled_with_weight_decay(name):
+    """Every transform, moment and movement as machine code; each program takes seconds to make."""
+    with_weight_decay(name, "compile", torch.float32)
 
 
 OPTIONS = [

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from . import table
 from .batch import Batch, Entry, Sent
-from .premises import Premises
 from .sharing import SharedSums
 
 NOWHERE = 16
@@ -33,16 +32,14 @@ def home(param: Tensor) -> torch.device:
 
 
 class Plan:
-    """The steps of an optimizer for as long as its premises hold.
+    """The steps of an optimizer for as long as its parameters and their state lie where they lie.
 
     Args:
         entries: the parameters that are to be stepped here, by their place among all of the optimizer.
         groups: how many parameter groups there are.
-        premises: what is taken for granted.
     """
 
-    def __init__(self, entries: Mapping[int, Entry], groups: int, premises: Premises) -> None:
-        self.premises = premises
+    def __init__(self, entries: Mapping[int, Entry], groups: int) -> None:
         self.stepped = frozenset(entries)
         by_device: defaultdict[torch.device, dict[int, Entry]] = defaultdict(dict)
         for place, entry in entries.items():

@@ -24,7 +24,7 @@ def test_every_name(name, device):
             lambda params: create_optimizer(name, params, weight_decay=0.1, backend="triton"),
             spec, dtype, steps=steps, shapes=SHAPES, device=device,
         )  # fmt: skip
-        assert optimizer._plan is not None
+        assert optimizer._ready is not None
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=lambda value: str(value))

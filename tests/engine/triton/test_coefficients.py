@@ -20,7 +20,7 @@ def one_step(name, t, dtype, device, **options):
     optimizer.step()
     optimizer.state[p]["step"].fill_(t - 1)
     optimizer.step()
-    (batch,) = optimizer._plan._devices[0]._batches
+    (batch,) = optimizer._ready.plan._devices[0]._batches
     return optimizer, batch.coefs[0]
 
 

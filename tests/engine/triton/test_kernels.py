@@ -51,7 +51,7 @@ def assert_as_eager(name, tensors, **options):
         stepped(lambda params, b=backend: create_optimizer(name, params, backend=b, **options), tensors)
         for backend in ("triton", "eager")
     )
-    assert optimizer._plan is not None
+    assert optimizer._ready is not None
     for a, b in zip(ours, theirs):
         assert_near(a.detach(), b.detach(), ULP[a.dtype])
         for key, value in eager.state[b].items():

@@ -34,11 +34,11 @@ def assert_same(params, others):
 def test_one_plan_serves_step_after_step_whatever_the_rate(device):
     params, optimizer = make(device)
     train(params, optimizer, 0, 1)
-    plan = optimizer._plan
+    plan = optimizer._ready.plan
     for t in range(1, 4):
         optimizer.param_groups[0]["lr"] = 10.0**-t
         train(params, optimizer, t, t + 1)
-        assert optimizer._plan is plan
+        assert optimizer._ready.plan is plan
 
 
 def moved_parameter(params, optimizer):
@@ -181,9 +181,9 @@ def test_which_parameters_have_gradients_may_change_every_step(device):
     """As with experts, or two losses in turn: no new plan, once each of them has had one."""
     params, optimizer = make(device, max_grad_norm=0.5)
     train(params, optimizer, 0, 1)
-    plan = optimizer._plan
+    plan = optimizer._ready.plan
     train(params, optimizer, 1, 6, missing={(1, 0), (2, 1), (4, 0), (5, 0), (5, 1)})
-    assert optimizer._plan is plan
+    assert optimizer._ready.plan is plan
     theirs, eager = make(device, backend="eager", max_grad_norm=0.5)
     train(theirs, eager, 0, 6, missing={(1, 0), (2, 1), (4, 0), (5, 0), (5, 1)})
     assert_same(params, theirs)
@@ -240,7 +240,7 @@ def test_strides_of_dimensions_of_one_element_mean_nothing(device):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         optimizer.step()
-    assert optimizer._plan.stepped == {0}
+    assert optimizer._ready.plan.stepped == {0}
 
 
 def test_a_step_that_fails_is_not_built_upon(device, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_step_that_fails_is_not_built_upon(device, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
         patch.setattr(Batch, "stages", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
         optimizer.step()
-    assert optimizer._plan is None
+    assert optimizer._ready is None
 
 
 def test_a_rate_on_the_device_is_read_there(device):
@@ -302,7 +302,7 @@ def test_two_devices_in_one_optimizer(device, monkeypatch):
     theirs, eager = make(device, "lamb_win", "eager", weight_decay=0.1, max_grad_norm=0.5)
     train(ours, optimizer, 0, 3)
     train(theirs, eager, 0, 3)
-    assert len(optimizer._plan._devices) == 2
+    assert len(optimizer._ready.plan._devices) == 2
     assert_same(ours, theirs)
     torch.testing.assert_close(optimizer.grad_norm, eager.grad_norm)
 
@@ -313,19 +313,19 @@ def test_what_a_captured_graph_reads_is_left_alone(device, monkeypatch):
 
     params, optimizer = make(device)
     train(params, optimizer, 0, 1)
-    (captured,) = optimizer._plan._devices
+    (captured,) = optimizer._ready.plan._devices
     captured._pinned = torch.empty_like(captured._upload, device="cpu")
     with monkeypatch.context() as patch:
         patch.setattr(_DevicePlan, "capturing", lambda self: True)
         optimizer.param_groups[0]["lr"] = 1e-3
         optimizer.step()
-    assert optimizer._plan is None
+    assert optimizer._ready is None
     kept = [params[0].grad.clone(), captured._pinned.clone(), captured._upload.clone()]
     assert kept[1].cpu().equal(kept[2].cpu())
     for p in params:
         p.grad = p.grad.clone()
     optimizer.step()
-    assert optimizer._plan is not None
+    assert optimizer._ready is not None
     assert captured._pinned.equal(kept[1])
     assert captured._upload.equal(kept[2])
 

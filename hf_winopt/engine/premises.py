@@ -1,4 +1,4 @@
-"""What a plan takes for granted, and whether it still holds. Asked at every step: every long loop here runs in C."""
+"""What was made ready takes for granted, and whether it still holds. Asked at every step: long loops here run in C."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...rules import Rule
-from ..shards import any_sharded, local
+from .shards import any_sharded, local
 
 State = Mapping[Tensor, dict[str, Tensor]]
-Groups = Sequence[tuple[Rule, int]]
-"""The rule of each parameter group, and how many parameters it has."""
-
 _nbytes = attrgetter("nbytes")
 
 
@@ -34,7 +30,6 @@ class Premises:
 
     Args:
         params, grads: all parameters of the optimizer, and their gradients or None.
-        groups: the rule of each parameter group, and its length.
         state: the optimizer's whole state.
         expected: the places of parameters that may have a gradient at a later step though they have none now.
     """
@@ -43,13 +38,11 @@ class Premises:
         self,
         params: Sequence[Tensor],
         grads: Sequence[Tensor | None],
-        groups: Groups,
         state: State,
         expected: Collection[int],
     ) -> None:
         self._params = addresses(params)
         self._state = _addresses_of_state(state)
-        self._groups = list(groups)
         # a gradient's form, for a parameter that has none yet its own; None where there shall be none
         shown = [p if g is None and i in expected else g for i, (p, g) in enumerate(zip(params, grads))]
         self._forms = [None if t is None else (t.nbytes, t.stride()) for t in shown]
@@ -61,7 +54,6 @@ class Premises:
         params: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         live: Sequence[Tensor],
-        groups: Groups,
         state: State,
     ) -> bool:
         """Whether all is as it was; `live` are the gradients that there are."""
@@ -70,7 +62,6 @@ class Premises:
                 addresses(params) == self._params
                 and _addresses_of_state(state) == self._state
                 and (self._all_alike(live) if len(live) == len(grads) else self._some_alike(grads))
-                and groups == self._groups
             )
         except (AttributeError, TypeError, RuntimeError):  # no tensor in the state; a gradient that is not dense
             return False
