@@ -21,7 +21,7 @@ from hf_winopt import bench, create_optimizer
 from hf_winopt.bench.comparison import OPTIONS, on, parameters
 from hf_winopt.bench.machine import machine
 from hf_winopt.bench.table import heading, markdown, milliseconds
-from hf_winopt.bench.timing import interleaved, ratio, summary
+from hf_winopt.bench.timing import interleaved, ratios, summary
 
 
 class PlainWin(torch.optim.Optimizer):
@@ -124,7 +124,7 @@ def _row(name: str, backend: str, params: list[Tensor], plan: bench.Plan) -> ben
         "backend": backend,
         **summary(samples["ours"]),
         "loop_ms": summary(samples["loop"])["median_ms"],
-        "ratio_loop": ratio(samples["ours"], samples["loop"]),
+        "ratio_loop": ratios(samples["ours"], samples["loop"])[1],
     }
 
 

@@ -40,6 +40,16 @@ def _ratio(key: str) -> Callable[[Row], str]:
     return lambda row: f"{row[key]:.2f}"
 
 
+def _ratio_with_quartiles(key: str) -> Callable[[Row], str]:
+    """The median, and where they are known the quartiles."""
+
+    def text(row: Row) -> str:
+        low, high = row.get(f"{key}_quartiles") or (None, None)
+        return f"{row[key]:.2f}" if low is None else f"{row[key]:.2f} ({low:.2f} to {high:.2f})"
+
+    return text
+
+
 def milliseconds(value: float) -> str:
     """Whole from 10 on, three digits below."""
     return f"{value:.0f}" if value >= 10 else three_digits(value)
@@ -53,7 +63,11 @@ STEP_TIME = (
     Column("optimizer", lambda row: row["name"]),
     Column("backend", lambda row: row["backend"]),
     Column("ms", lambda row: milliseconds(row["median_ms"]), "one step, from an idle device until it is done"),
-    Column("x fused", _ratio("ratio_fused"), "times as long as torch's AdamW(fused=True) in the same round"),
+    Column(
+        "x fused",
+        _ratio_with_quartiles("ratio_fused"),
+        "times as long as torch's AdamW(fused=True) in the same round: median (quartiles)",
+    ),
     Column("x foreach", _ratio("ratio_foreach"), "the same of foreach=True"),
     Column("bytes/param", lambda row: f"{row.get('bytes_per_param', 28):.0f}", "that a step must read and write"),
 )
@@ -134,7 +148,8 @@ def _baselines(rows: Sequence[Row]) -> list[Row]:
     merged = []
     for base in BASELINES:
         mine = [row for row in rows if row["backend"] == base]
-        merged.append({key: _median([row.get(key) for row in mine]) for key in mine[0]})
+        keys = [key for key in mine[0] if not key.endswith("_quartiles")]
+        merged.append({key: _median([row.get(key) for row in mine]) for key in keys})
     return merged
 
 

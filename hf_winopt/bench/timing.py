@@ -62,9 +62,13 @@ def interleaved(steps: Mapping[str, Step], rounds: int, device: torch.device) ->
     return samples
 
 
-def ratio(samples: Sequence[Sample], base: Sequence[Sample]) -> float:
-    """Median over the rounds of how many times as long as `base` it took."""
-    return statistics.median(mine.ms / theirs.ms for mine, theirs in zip(samples, base))
+def ratios(samples: Sequence[Sample], base: Sequence[Sample]) -> tuple[float, float, float]:
+    """How many times as long as `base` it took in the same round: quartile, median and quartile over the rounds."""
+    of_rounds = [mine.ms / theirs.ms for mine, theirs in zip(samples, base)]
+    if len(of_rounds) == 1:
+        return of_rounds[0], of_rounds[0], of_rounds[0]
+    low, median, high = statistics.quantiles(of_rounds, n=4, method="inclusive")
+    return low, median, high
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float | None]:

@@ -20,9 +20,8 @@ def addresses(tensors: Any) -> list[int]:
     return list(map(Tensor.data_ptr, tensors))
 
 
-def _addresses_of_state(state: State) -> list[int]:
-    tensors = list(chain.from_iterable(map(dict.values, state.values())))
-    return addresses(map(local, tensors) if any_sharded(tensors) else tensors)
+def _tensors_of(state: State) -> list[Tensor]:
+    return list(chain.from_iterable(map(dict.values, state.values())))
 
 
 class Premises:
@@ -42,7 +41,8 @@ class Premises:
         expected: Collection[int],
     ) -> None:
         self._params = addresses(params)
-        self._state = _addresses_of_state(state)
+        self._sharded = any_sharded(_tensors_of(state))
+        self._state = self._addresses_of(state)
         # a gradient's form, for a parameter that has none yet its own; None where there shall be none
         shown = [p if g is None and i in expected else g for i, (p, g) in enumerate(zip(params, grads))]
         self._forms = [None if t is None else (t.nbytes, t.stride()) for t in shown]
@@ -60,11 +60,15 @@ class Premises:
         try:
             return (
                 addresses(params) == self._params
-                and _addresses_of_state(state) == self._state
+                and self._addresses_of(state) == self._state
                 and (self._all_alike(live) if len(live) == len(grads) else self._some_alike(grads))
             )
         except (AttributeError, TypeError, RuntimeError):  # no tensor in the state; a gradient that is not dense
             return False
+
+    def _addresses_of(self, state: State) -> list[int]:
+        tensors = _tensors_of(state)
+        return addresses(map(local, tensors) if self._sharded else tensors)
 
     def _all_alike(self, live: Sequence[Tensor]) -> bool:
         if not self._contiguous:

@@ -6,6 +6,7 @@ microseconds where one of `torch.compile` costs a hundred. Elsewhere it is `torc
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import threading
@@ -120,7 +121,24 @@ def exported(run: _Run, kind: Kind) -> torch.export.ExportedProgram:
         return torch.export.export(run, (examples,), dynamic_shapes=(shapes,))
 
 
+@functools.cache
+def _ask_ahead() -> None:
+    """Find out beside the tracing which vector instructions work here, which torch asks processes of their own.
+
+    The answer stays in a cache of torch's own, where it looks for it. Should that move, only the time is lost.
+    """
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            from torch._inductor import cpu_vec_isa
+
+            cpu_vec_isa.valid_vec_isa_list()
+
+    threading.Thread(target=ask, daemon=True).start()
+
+
 def _compile(run: _Run, kind: Kind, path: Path) -> None:
+    _ask_ahead()
     options = {"cpp.dynamic_threads": True, **run.options()}
     try:
         with warnings.catch_warnings():

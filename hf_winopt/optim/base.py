@@ -101,7 +101,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups = [(self.rule(group), len(group["params"])) for group in self.param_groups]
-        params = [p for group in self.param_groups for p in group["params"]]
+        params = list(itertools.chain.from_iterable(group["params"] for group in self.param_groups))
         shards = self._sharder(params)
         grads, (live, sharings) = shards.grads, shards.live()
         ready, self._ready = self._ready, None  # should the step fail, nobody knows how far it came
@@ -123,7 +123,9 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
         self.grad_norm = None if plan_finds_norm else self._norm_of_all(live, sharings, grad_scale)
         self._leave_out_unless_finite()
         if ready.plan is not None:
-            self._step_fused(ready.plan, shards, grad_scale)
+            self._step_fused(ready.plan, grads, grad_scale)
+            written = shards.zs if len(live) == len(grads) else [z for z, g in zip(shards.zs, grads) if g is not None]
+            torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
         if rest and not self.step_was_skipped:
             self._step_by_works(ready.held, rest, shards, grad_scale)
         if ready.plan is not None and ready.plan.capturing():  # a graph that replays the step reads its plan's tables
@@ -172,15 +174,13 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
         norm = grad_norm(grads, sharings)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
-    def _step_fused(self, plan: Plan, shards: Shards, grad_scale: Tensor | None) -> None:
+    def _step_fused(self, plan: Plan, grads: Sequence[Tensor | None], grad_scale: Tensor | None) -> None:
         scaling = (grad_scale, self._found_inf)
         if self._needs_norm() and self.grad_norm is None:
-            self.grad_norm = plan.step(self.param_groups, shards.grads, *scaling, finds_norm=True, skips=self._skips())
+            self.grad_norm = plan.step(self.param_groups, grads, *scaling, finds_norm=True, skips=self._skips())
             self._leave_out_unless_finite()
         else:
-            plan.step(self.param_groups, shards.grads, *scaling, norm=self.grad_norm)
-        written = [z for z, g in zip(shards.zs, shards.grads) if g is not None]
-        torch.autograd.graph.increment_version(written)  # autograd cannot see what a kernel writes
+            plan.step(self.param_groups, grads, *scaling, norm=self.grad_norm)
 
     def _step_by_works(
         self, held: Mapping[int, Held], grads: Mapping[int, Tensor], shards: Shards, grad_scale: Tensor | None

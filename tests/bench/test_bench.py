@@ -15,6 +15,7 @@ from hf_winopt.bench import comparison, memory, plan
 TOP = {"shapes", "dtype", "tensors", "elements", "rounds", "machine", "copy_gb_per_s", "rows"}
 MACHINE = {"cpu", "cores", "threads", "device", "driver", "python", "torch", "triton", "transformers", "hf_winopt"}
 TIMES = {"median_ms", "min_ms", "max_ms", "ratio_fused", "ratio_foreach"}
+QUARTILES = {"ratio_fused_quartiles", "ratio_foreach_quartiles"}
 TRAFFIC = {"bytes_per_param", "bytes_per_step", "copy_bytes", "gb_per_s", "share_of_copy", "state_bytes"}
 ON_A_DEVICE = {"host_us", "launches", "copies", "busy_ms"}
 
@@ -48,7 +49,8 @@ def test_a_run(line, dtype, tmp_path, capsys):
     assert [row["backend"] for row in result["rows"]] == 2 * [*bench.BASELINES, "eager"]
     size = plan.DTYPES[dtype].itemsize
     for row in result["rows"]:
-        assert row.keys() == {"name", "backend"} | TIMES | TRAFFIC | ON_A_DEVICE
+        assert row.keys() == {"name", "backend"} | TIMES | QUARTILES | TRAFFIC | ON_A_DEVICE
+        assert all(low <= row[key.removesuffix("_quartiles")] <= high for key in QUARTILES for low, high in [row[key]])
         assert all(row[key] > 0 for key in TIMES | TRAFFIC) and all(row[key] is None for key in ON_A_DEVICE)
         assert row["bytes_per_step"] == row["bytes_per_param"] * elements
         assert row["share_of_copy"] == pytest.approx(row["bytes_per_step"] / row["copy_bytes"])

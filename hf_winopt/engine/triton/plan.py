@@ -78,10 +78,22 @@ class Plan:
         Returns:
             The norm found here, unscaled and before clipping, float64 with 0 dimensions; else None.
         """
-        where = [0 if g is None else g.data_ptr() or NOWHERE for g in grads]
+        where = _places(grads)
         for device in self._devices:
             found = device.step(groups, where, grad_scale, found_inf, norm, finds_norm, skips)
         return found if finds_norm else None
+
+
+def _places(grads: Sequence[Tensor | None]) -> list[int]:
+    """The addresses of the gradients; 0 where there is none."""
+    try:
+        where = list(map(Tensor.data_ptr, grads))  # type: ignore[arg-type]
+    except TypeError:  # some have none
+        where = [0 if g is None else g.data_ptr() or NOWHERE for g in grads]
+    else:
+        if 0 in where:
+            where = [each or NOWHERE for each in where]
+    return where
 
 
 class _DevicePlan:
