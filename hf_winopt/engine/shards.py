@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,8 +48,10 @@ def any_sharded(tensors: Iterable[Tensor]) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """The shard that is here; of a tensor that is none of several shards, itself."""
     # to_local() would make a view of a parameter at every call
-    shard = getattr(tensor, "_local_tensor", tensor)
-    return shard.wait() if hasattr(shard, "wait") else shard  # what a collective has not delivered yet
+    shard: Any = getattr(tensor, "_local_tensor", tensor)
+    if type(shard) in PLAIN or not hasattr(shard, "wait"):
+        return shard
+    return shard.wait()  # what a collective has not delivered yet
 
 
 def mesh_of(tensor: Tensor) -> DeviceMesh | None:
@@ -62,14 +66,15 @@ def placed_like(param: Any, tensor: Any) -> Tensor:
     return tensor.redistribute(placements=param.placements)
 
 
-def local_grad(param: Tensor) -> Tensor | None:
-    """The shard of a parameter's gradient, placed as the parameter is, and laid out as its shard.
+def local_grad(param: Tensor, z: Tensor) -> Tensor | None:
+    """The shard of a parameter's gradient, placed as the parameter is, and laid out as its shard `z`.
 
     A layout that one process has and another has not would have them step by different engines.
     """
-    if param.grad is None or not is_sharded(param):
-        return param.grad
-    z, g = local(param), local(placed_like(param, param.grad))
+    grad = param.grad
+    if grad is None or z is param:
+        return grad
+    g = local(placed_like(param, grad))
     return g if g.stride() == z.stride() else torch.empty_like(z, dtype=g.dtype).copy_(g)
 
 
@@ -81,7 +86,7 @@ def sharing(param: Tensor) -> Sharing | None:
     if all(placement.is_replicate() for placement in placements):
         return None
     here = mesh.get_coordinate()
-    return Sharing(_one_of_equal(mesh), all(not p.is_replicate() or at == 0 for p, at in zip(placements, here)))
+    return _one_of_equal(mesh, all(not p.is_replicate() or at == 0 for p, at in zip(placements, here)))
 
 
 def like(param: Tensor, shard: Tensor) -> Tensor:
@@ -120,6 +125,10 @@ class Completion:
 
     def __init__(self, sharings: Sequence[Sharing | None], device: torch.device) -> None:
         self._of_meshes: list[tuple[Any, Tensor | None, Tensor | None]] = []
+        one = sharings[0] if sharings else None
+        if one is not None and one.counts and all(map(is_, sharings, repeat(one))):
+            self._of_meshes.append((_group(one.mesh), None, None))
+            return
         for mesh in {id(each.mesh): each.mesh for each in sharings if each is not None}.values():
             mine = [i for i, each in enumerate(sharings) if each is not None and each.mesh is mesh]
             counts = [each.counts for each in sharings if each is not None and each.mesh is mesh]
@@ -139,8 +148,14 @@ class Completion:
 
 
 @functools.cache
-def _one_of_equal(mesh: DeviceMesh) -> DeviceMesh:
-    """The first mesh equal to this: equal ones, which are slow to compare, are then the same."""
+def _one_of_equal(mesh: DeviceMesh, counts: bool) -> Sharing:
+    """The same object for all that are equal, which would be slow to compare."""
+    return Sharing(_the_same(mesh), counts)
+
+
+@functools.cache
+def _the_same(mesh: DeviceMesh) -> DeviceMesh:
+    """The first mesh equal to this."""
     return mesh
 
 

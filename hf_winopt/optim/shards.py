@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import NamedTuple
 
 from torch import Tensor
@@ -46,6 +47,7 @@ class Sharder:
     def __call__(self, params: list[Tensor]) -> Shards:
         if not engine.any_sharded(params):
             return Shards(params, [p.grad for p in params], ())
-        if len(params) != len(self._params) or any(a is not b for a, b in zip(params, self._params)):
+        if len(params) != len(self._params) or not all(map(is_, params, self._params)):
             self._params, self._sharings = params, [engine.sharing(p) for p in params]
-        return Shards([engine.local(p) for p in params], [engine.local_grad(p) for p in params], self._sharings)
+        zs = list(map(engine.local, params))
+        return Shards(zs, list(map(engine.local_grad, params, zs)), self._sharings)
