@@ -23,7 +23,7 @@ from hf_winopt import OPTIMIZERS
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "recipes" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NAMED = {"optimizers", "glue"}
+NAMED = {"optimizers", "glue", "vit", "analysis"}
 
 LARGEST = 420_000
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|var|private|work|mnt|opt|usr|data|content)/|[A-Z]:\\\\?Users")
@@ -202,3 +202,24 @@ def test_glue_says_what_two_seeds_are_worth():
     assert "compare nothing" in text and "hf-winopt compare" in text
     assert 'load_dataset("nyu-mll/glue", "cola")' in source and "import hf_winopt" in source
     assert "the same weights, bit for bit: True" in printed(notebook)
+
+
+def test_what_the_text_says_of_the_spectrum_and_of_the_bounds():
+    output = printed(nbformat.read(FOLDER / "analysis.ipynb", as_version=4))
+
+    def row(first: str) -> list[float]:
+        line = re.search(rf"^{re.escape(first)}\s{{2,}}(.*)$", output, re.M)
+        assert line, first
+        return [float(cell.removesuffix(" of it").removesuffix(" %")) for cell in re.split(r"\s{2,}", line[1])]
+
+    assert all(row(f"eigenvalue {n}")[2] < 1e-4 for n in (1, 2, 3, 10))
+    assert all(row(f"moment {order}")[2] < 0.05 for order in range(1, 5))
+    ours, error, exact = map(float, re.search(r"trace: ([\d.]+) \+- ([\d.]+), exact ([\d.]+)", output).groups())
+    assert abs(ours - exact) < 2 * error
+
+    alone, l2, weighted = map(row, ("F", "F + lam/2 |w|^2", "F + lam/2 sum sqrt(v) w^2"))
+    assert weighted[0] < 0.1 * min(alone[0], l2[0]) and l2[1] < 0.1 * min(alone[1], weighted[1])
+    adamw, adam = row("AdamW"), row("l2-Adam")
+    assert adamw[0] > 0.3 and adamw[1] < adam[1]  # lambda alone; sooner than l2-Adam
+    assert max(adamw[2], adam[2]) <= 1 and 0.25 < min(adamw[3], adam[3])
+    assert row("adamw_d")[0] > row("adam_l2")[0]
