@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import (
+    adamw_paper,
     bf16_params,
     first_step,
+    hessian_cost,
     kill_resume,
     matrix,
     plain_loops,
@@ -133,6 +135,33 @@ def test_the_table_of_the_soak():
     assert soak.table(result) in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 
 
+ANALYSIS = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_products_with_the_hessian():
+    assert hessian_cost.table(json.loads((RESULTS / "hessian_cost.json").read_text())["rows"]) in ANALYSIS
+
+
+def test_the_spectrum_of_a_pretrained_model():
+    result = json.loads((RESULTS / "hessian_minilm_cola.json").read_text())
+    top = ", ".join(f"{value:.4g}" for value in result["top_eigenvalues"][:5])
+    for line in (
+        f"{result['dim']} parameters, {result['examples']} examples of validation",
+        f"largest eigenvalues   {top}",
+        f"trace                 {result['trace']:.4g} (standard error {result['trace_error']:.2g})",
+        f"eigenvalues in [0, 1] {100 * result['share_in_0_1']:.4g} %",
+        *(f"err {term['per_dimension']:.4g} per dimension" for term in result["generalization"].values()),
+    ):
+        assert line in ANALYSIS
+    errors = [error / value for error, value in zip(result["top_errors"], result["top_eigenvalues"])]
+    assert max(errors[:5]) <= 1.01e-4 and errors[9] == pytest.approx(0.06, abs=0.005)
+
+
+def test_the_small_table_of_the_adamw_paper():
+    result = json.loads((RESULTS / "adamw_paper.json").read_text())
+    assert adamw_paper.table(result) in ANALYSIS and adamw_paper.differences(result) in ANALYSIS
+
+
 def test_the_table_of_the_two_runs_on_cola():
     glue = ROOT / "recipes" / "glue"
     runs = {
@@ -145,6 +174,7 @@ def test_the_table_of_the_two_runs_on_cola():
     "page",
     [
         "README.md",
+        "docs/analysis.md",
         "docs/math.md",
         "docs/performance.md",
         "docs/compare.md",
