@@ -145,11 +145,13 @@ def test_the_table_of_products_with_the_hessian():
 def test_the_spectrum_of_a_pretrained_model():
     result = json.loads((RESULTS / "hessian_minilm_cola.json").read_text())
     top = ", ".join(f"{value:.4g}" for value in result["top_eigenvalues"][:5])
+    singular = sum(w for value, w in zip(result["eigenvalues"], result["weights"]) if abs(value) <= 1)
     for line in (
         f"{result['dim']} parameters, {result['examples']} examples of validation",
         f"largest eigenvalues   {top}",
         f"trace                 {result['trace']:.4g} (standard error {result['trace_error']:.2g})",
         f"eigenvalues in [0, 1] {100 * result['share_in_0_1']:.4g} %",
+        f"within [-1, 1]        {100 * singular:.4g} %",
         *(f"err {term['per_dimension']:.4g} per dimension" for term in result["generalization"].values()),
     ):
         assert line in ANALYSIS
@@ -160,6 +162,9 @@ def test_the_spectrum_of_a_pretrained_model():
 def test_the_small_table_of_the_adamw_paper():
     result = json.loads((RESULTS / "adamw_paper.json").read_text())
     assert adamw_paper.table(result) in ANALYSIS and adamw_paper.differences(result) in ANALYSIS
+    below = sorted(round(100 * row["share_negative"]) for row in result["rows"])
+    assert f"from {below[0]} % to {below[-1]} %" in ANALYSIS and len(below) == 24
+    assert min(row["singular_in_0_1"] for row in result["rows"]) > 0.99
 
 
 def test_the_table_of_the_two_runs_on_cola():

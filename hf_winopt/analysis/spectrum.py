@@ -72,13 +72,17 @@ class Spectrum:
         return (self.weights @ self.eigenvalues**order).item()
 
     def share(self, low: float = -math.inf, high: float = math.inf) -> float:
-        """The share of the eigenvalues within `[low, high]`; what is within `resolution` of 0 counts as 0."""
+        """The share of the eigenvalues within `[low, high]`; what is within `resolution` of 0 counts as 0.
+
+        Where most of a spectrum lies next to 0, one value stands for much of it, on whichever side of 0 Lanczos put it:
+        a limit at 0 divides it by chance. `share(-1, 1)`, the singular values in [0, 1], is free of that.
+        """
         values = torch.where(self.eigenvalues.abs() <= self.resolution, 0.0, self.eigenvalues)
         return self.weights[(values >= low) & (values <= high)].sum().item()
 
     @property
     def share_negative(self) -> float:
-        """The share of the eigenvalues below 0, by more than the resolution."""
+        """The share of the eigenvalues below 0, by more than the resolution; see `share` on limits at 0."""
         return self.weights[self.eigenvalues < -self.resolution].sum().item()
 
     def density(self, points: Tensor, width: float) -> Tensor:
@@ -113,6 +117,7 @@ class Spectrum:
             "trace_error": self.trace_error,
             "moments": {str(order): self.moment(order) for order in range(1, 5)},
             "share_in_0_1": self.share(0, 1),
+            "share_singular_in_0_1": self.share(-1, 1),
             "share_negative": self.share_negative,
             "resolution": self.resolution,
             "probes": self.probes,

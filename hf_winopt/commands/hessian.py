@@ -121,6 +121,7 @@ def _said(args: argparse.Namespace, spectrum: Any, run: dict[str, Any] | None, t
         f"largest eigenvalues   {top}",
         f"trace                 {spectrum.trace:.4g} (standard error {spectrum.trace_error:.2g})",
         f"eigenvalues in [0, 1] {100 * spectrum.share(0, 1):.4g} %",
+        f"within [-1, 1]        {100 * spectrum.share(-1, 1):.4g} %",
         f"below 0               {100 * spectrum.share_negative:.4g} % (by more than {spectrum.resolution:.1g})",
     ]
     if run is not None:
