@@ -138,10 +138,9 @@ def test_the_other_engines_step_shards_too(tmp_path):
     together(2, other_engines, tmp_path)
 
 
-@pytest.mark.parametrize("processes", MESHES)
-def test_the_triton_engine_completes_its_sums(processes, tmp_path):
+def test_the_triton_engine_completes_its_sums(tmp_path):
     pytest.importorskip("triton")
-    together(processes, fused_sums, tmp_path)
+    together(2, fused_sums, tmp_path)  # on 4 the other engine does; here the interpreter would take most of a minute
 
 
 def gaps() -> None:
