@@ -3,8 +3,8 @@
     python -m benchmarks.hessian_cost [--model FOLDER] [--json FILE]
 
 A pass, a product that makes its graph, and one on the graph that was kept from the product before are taken in turn,
-several times. The models are small ones of their kind, drawn at random; `--model` adds a classifier of sentences from a
-folder.
+several times. The models are small ones of their kind and two of the usual size, drawn at random; `--model` adds a
+classifier of sentences from a folder.
 """
 
 from __future__ import annotations
@@ -52,10 +52,9 @@ def images(model: Callable[[], nn.Module]) -> tuple[nn.Module, Batch]:
     return model(), {"pixel_values": torch.randn(32, 3, 32, 32), "labels": torch.randint(10, (32,))}
 
 
-def text() -> tuple[nn.Module, Batch]:
-    tokens = torch.randint(1000, (8, 128))
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_positions=128, n_embd=192, n_layer=6, n_head=3))
-    return model, {"input_ids": tokens, "labels": tokens}
+def text(config: GPT2Config, texts: int) -> tuple[nn.Module, Batch]:
+    tokens = torch.randint(config.vocab_size, (texts, 128))
+    return GPT2LMHeadModel(config), {"input_ids": tokens, "labels": tokens}
 
 
 PROBLEMS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
@@ -70,7 +69,9 @@ PROBLEMS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
             )
         )
     ),
-    "GPT-2": text,
+    "GPT-2": lambda: text(GPT2Config(vocab_size=1000, n_positions=128, n_embd=192, n_layer=6, n_head=3), 8),
+    "BERT base": lambda: sentences(lambda: BertForSequenceClassification(BertConfig()), 1000),
+    "GPT-2 base": lambda: text(GPT2Config(), 4),
 }
 
 

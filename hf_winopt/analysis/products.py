@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.function import once_differentiable
 
+from .one_batch import BatchProduct, Parts
+from .slope import Loss
 from .twice import twice_differentiable
-
-Loss = Callable[[nn.Module, Any], Tensor]
-"""`loss(model, batch)`: the mean loss over the examples of a batch, a scalar."""
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -28,7 +26,7 @@ class HessianProduct:
         batches: can be walked many times, in the same order with the same content; tensors are moved to the model.
         loss: of one batch, the mean over its examples. Batches count by their number of examples.
         held: of so many batches the gradient's graph is kept from product to product, and need not be made again: that
-            spares a third of the time, for the memory of a training step of each.
+            spares a quarter of the time, for the memory of a training step of each.
 
     Raises:
         ValueError: a model without trainable parameters or not in float32 or float64; no batches.
@@ -48,11 +46,11 @@ class HessianProduct:
             raise ValueError(f"model must be of one type on one device; got {sorted(map(str, kinds))}")
         if isinstance(batches, Iterator):
             raise ValueError("dataloader must be one that can be walked again and again; got an iterator")
-        self._model, self._batches, self._loss = model, batches, loss
+        self._model, self._batches, self._of_batch = model, batches, BatchProduct(model, loss)
         self.dim = sum(p.numel() for p in self.params)
         self.dtype, self.device = self.params[0].dtype, self.params[0].device
         self.examples = self._count()
-        self._graphs: dict[int, Sequence[Tensor]] = {}
+        self._graphs: dict[int, Parts] = {}
         self._held = held
 
     def __call__(self, vector: Tensor, done: Callable[[int], None] | None = None) -> Tensor:
@@ -70,7 +68,7 @@ class HessianProduct:
         views = [part.view_as(p) for part, p in zip(sums.split([p.numel() for p in self.params]), self.params)]
         with twice_differentiable(self._model), torch.enable_grad():
             for number, batch, size in self._mine():
-                for view, product in zip(views, self._of_batch(number, batch, directions)):
+                for view, product in zip(views, self._product(number, batch, directions)):
                     view.add_(product, alpha=size / self.examples)
                 if done is not None:
                     done(size)
@@ -78,29 +76,12 @@ class HessianProduct:
             distributed.all_reduce(sums)
         return sums
 
-    def _of_batch(self, number: int, batch: Any, directions: Sequence[Tensor]) -> Sequence[Tensor]:
-        holds = number in self._graphs or len(self._graphs) < self._held
-        try:
-            grads = self._graphs.get(number) or self._gradients(batch, first=number == 0)
-            if holds:
-                self._graphs[number] = grads
-            curved = [(g, v) for g, v in zip(grads, directions) if g.requires_grad]
-            if not curved:  # linear in every parameter
-                return [torch.zeros_like(p) for p in self.params]
-            outputs, vectors = zip(*curved)
-            return torch.autograd.grad(outputs, self.params, vectors, retain_graph=holds, materialize_grads=True)
-        except RuntimeError as error:
-            if "twice" in str(error) or "derivative for" in str(error) or "not implemented" in str(error):
-                raise ValueError(f"loss must be differentiable twice; {error}") from error
-            raise
-
-    def _gradients(self, batch: Any, first: bool) -> Sequence[Tensor]:
-        """Of the loss of a batch, with the graph that they came by."""
-        loss = self._loss(self._model, moved(batch, self.device))
-        _check(loss)
-        if first:
-            _refuse_once_differentiable(loss)
-        return torch.autograd.grad(loss, self.params, create_graph=True, materialize_grads=True)
+    def _product(self, number: int, batch: Any, directions: Parts) -> Parts:
+        if number not in self._graphs and len(self._graphs) < self._held:
+            self._graphs[number] = self._of_batch.graph(moved(batch, self.device))
+        if number in self._graphs:
+            return self._of_batch.by_graph(self._graphs[number], directions, keep=True)
+        return self._of_batch.anew(moved(batch, self.device), directions)
 
     def _count(self) -> int:
         examples = sum(size_of(batch) for batch in self._batches)
@@ -118,37 +99,6 @@ class HessianProduct:
     def _processes(self) -> int:
         up = distributed.is_available() and distributed.is_initialized()
         return distributed.get_world_size() if up else 1
-
-
-def _refuse_once_differentiable(loss: Tensor) -> None:
-    """What says of itself that it has no second derivative is believed; torch may pass over it without a word."""
-    waiting, seen = [loss.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [before for before, _ in node.next_functions]
-        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
-        if getattr(backward, "__code__", None) is _ONCE:
-            raise ValueError(f"loss must be differentiable twice; {node.name()} is marked with @once_differentiable")
-
-
-_ONCE = once_differentiable(lambda *_: None).__code__
-"""The code of every backward that is marked so."""
-
-
-def _check(loss: Any) -> None:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise ValueError(f"loss must return a scalar tensor; got {_described(loss)}")
-    if not loss.requires_grad:
-        raise ValueError("loss must depend on the model's parameters; got one without a gradient (was it detached?)")
-    if not loss.isfinite():
-        raise ValueError(f"loss must be finite; got {loss.item()}")
-
-
-def _described(value: Any) -> str:
-    return f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 def moved(batch: Any, device: torch.device) -> Any:

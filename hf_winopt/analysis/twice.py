@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -50,3 +51,25 @@ def _plain_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(chosen)
+
+
+def refuse_once_differentiable(loss: Tensor) -> None:
+    """What says of itself that it has no second derivative is believed; torch may pass over it without a word.
+
+    Raises:
+        ValueError: a backward on the way to the loss is marked so.
+    """
+    waiting, seen = [loss.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        if getattr(backward, "__code__", None) is _ONCE:
+            raise ValueError(f"loss must be differentiable twice; {node.name()} is marked with @once_differentiable")
+
+
+_ONCE = once_differentiable(lambda *_: None).__code__
+"""The code of every backward that is marked so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
         state = PartialState(cpu=args.device == "cpu")  # under `accelerate launch` the processes share the data
         data = load_split(args.dataset, args.config, args.split, args.samples)
         task = load_task(args.model, data, args.batch_size, args.device or str(state.device))
+        began = time.monotonic()
         spectrum = hessian_spectrum(
             task.model,
             task.batches,
@@ -53,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
             held=args.hold_batches,
             progress=state.is_main_process and not args.quiet,
         )
+        seconds = time.monotonic() - began
         terms = {} if run is None else {d: spectrum.generalization_term(decay=d, **run) for d in ("decoupled", "l2")}
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -60,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         print("interrupted; nothing is written", file=sys.stderr)
         return 130
     if state.is_main_process:
-        _write(args, spectrum, run, terms)
+        _write(args, spectrum, run, terms, seconds)
         print(_said(args, spectrum, run, terms))
     return 0
 
@@ -92,7 +95,9 @@ def _from_results(folder: Path) -> dict[str, Any]:
     }
 
 
-def _write(args: argparse.Namespace, spectrum: Any, run: dict[str, Any] | None, terms: dict[str, Any]) -> None:
+def _write(
+    args: argparse.Namespace, spectrum: Any, run: dict[str, Any] | None, terms: dict[str, Any], seconds: float
+) -> None:
     from hf_winopt.files import write_json
     from hf_winopt.integrations.results import environment
     from hf_winopt.public import public_name
@@ -103,6 +108,7 @@ def _write(args: argparse.Namespace, spectrum: Any, run: dict[str, Any] | None, 
             "dataset": public_name(args.dataset),
             "config": args.config,
             "split": args.split,
+            "seconds": seconds,
             "run": run,
             "generalization": {decay: vars(term) for decay, term in terms.items()},
         }

@@ -5,9 +5,19 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from torch.nn import functional as F
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
-from hf_winopt.analysis import hessian_spectrum
+from hf_winopt.analysis import hessian_spectrum, one_batch
 from hf_winopt.analysis.products import HessianProduct
 from tests.analysis.problems import classifier, cross_entropy, exact_hessian
 
@@ -23,8 +33,7 @@ def test_batches_count_by_their_examples():
 
 def bert(**options):
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=12, **sizes, **options))
+    return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=12, **SIZES, **options))
 
 
 def of_transformers(model, batch):
@@ -57,6 +66,87 @@ def test_attention_is_differentiated_twice_and_the_model_left_as_it_was(kernel):
         grads = torch.autograd.grad(of_transformers(model, batch), list(model.parameters()), materialize_grads=True)
         sides.append(torch.cat([g.flatten() for g in grads]))
     torch.testing.assert_close(curved.double(), (sides[0] - sides[1]) / 2e-6, rtol=1e-3, atol=1e-5)
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+PIXELS = {"pixel_values": torch.randn(3, 3, 8, 8), "labels": torch.tensor([0, 1, 0])}
+TOKENS = torch.randint(0, 50, (3, 8))  # some are 0, which is BERT's padding
+MASK = torch.tensor([[1] * 8, [1] * 5 + [0] * 3, [1] * 2 + [0] * 6])
+REAL = {
+    "BERT": lambda: (bert(), {"input_ids": TOKENS * MASK, "attention_mask": MASK, "labels": torch.tensor([0, 1, 1])}),
+    "GPT-2": lambda: (  # the head is tied to the embedding
+        GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=8, n_embd=16, n_layer=2, n_head=2, bos_token_id=0,
+                                   eos_token_id=0)),
+        {"input_ids": TOKENS, "labels": TOKENS},
+    ),
+    "ViT": lambda: (ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, **SIZES)), PIXELS),
+    "ResNet": lambda: (
+        ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1],
+                                                  layer_type="basic")),
+        PIXELS,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def slopes(monkeypatch):
+    """How many products were taken by the slope of the loss."""
+    taken = []
+    way = one_batch.loss_and_slope
+    monkeypatch.setattr(one_batch, "loss_and_slope", lambda *given: taken.append(1) or way(*given))
+    return taken
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_slope_and_the_double_backward_agree_on_the_models_of_transformers(name, slopes):
+    torch.manual_seed(0)
+    model, batch = REAL[name]()
+    model.double()
+    batch = {key: part.double() if part.is_floating_point() else part for key, part in batch.items()}
+    anew, kept = (HessianProduct(model, [batch], of_transformers, held) for held in (0, 1))
+    v, w = torch.randn(2, anew.dim, dtype=torch.float64)
+    for _ in range(3):
+        product = anew(v)
+        assert (product - kept(v)).norm() <= 1e-7 * product.norm()  # GPT-2 takes its loss in float32
+    assert len(slopes) == 3  # and none by the kept graph
+    torch.testing.assert_close(w @ product, v @ anew(w), rtol=1e-6, atol=1e-9)  # symmetric
+
+
+def squares_of(layer):
+    return lambda model, batch: layer(model(batch[0]).view(2, 2, 2)).pow(3).mean()
+
+
+def with_weight_norm(model, batch):
+    weight = torch._weight_norm(model.weight, model.bias.view(2, 1).exp(), 0)
+    return cross_entropy(lambda x: F.linear(x, weight), batch)
+
+
+GAPS = {
+    "whose slope has a wrong derivative": squares_of(lambda x: F.instance_norm(x)),
+    "without forward mode": with_weight_norm,
+    "whose slope has no derivative": squares_of(lambda x: F.glu(x, 2)),
+}
+
+
+@pytest.mark.parametrize("what", GAPS)
+def test_layers_that_torch_cannot_carry_the_slope_through_have_the_double_backward(what, slopes):
+    anew, kept = (HessianProduct(NET, BATCHES, GAPS[what], held) for held in (0, 1))
+    v = torch.randn(anew.dim)
+    assert kept(v).norm() > 0
+    for _ in range(3):
+        assert torch.equal(anew(v), kept(v))
+    assert len(slopes) == 1  # tried once
+
+
+def test_a_batch_that_takes_another_way_through_the_model_has_the_double_backward(slopes):
+    def loss(model, batch):
+        return cross_entropy(model, batch) if len(batch[0]) == 4 else with_weight_norm(model, batch)
+
+    batches = [*BATCHES, (BATCHES[0][0][:2], BATCHES[0][1][:2])]
+    anew, kept = (HessianProduct(NET, batches, loss, held) for held in (0, 2))
+    v = torch.randn(anew.dim)
+    torch.testing.assert_close(anew(v), kept(v))
+    assert len(slopes) == 2
 
 
 class Once(torch.autograd.Function):
