@@ -49,7 +49,8 @@ def first_step(name: str) -> float:
 def measure(name: str, warm: int) -> dict[str, Any]:
     """Cold once, then warm so many times."""
     with tempfile.TemporaryDirectory() as cache:
-        env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "HF_WINOPT_CACHE": cache}
+        # torch keeps headers where temporary files are, whatever its cache
+        env = {**os.environ, "TMPDIR": cache, "TORCHINDUCTOR_CACHE_DIR": cache, "HF_WINOPT_CACHE": cache}
         command = [sys.executable, "-m", "benchmarks.first_step", "--one", name]
         seconds = [
             json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -137,9 +138,21 @@ def _ask_ahead() -> None:
     threading.Thread(target=ask, daemon=True).start()
 
 
+_made = itertools.count()
+"""How many programs this process has compiled."""
+
+
+def _headers() -> dict[str, Any]:
+    """Newer torch compiles headers ahead, which takes as long as two programs; most steps need no more than those."""
+    from torch._inductor import config
+
+    name = "precompile_headers"
+    return {f"aot_inductor.{name}": next(_made) >= 2} if hasattr(config.aot_inductor, name) else {}
+
+
 def _compile(run: _Run, kind: Kind, path: Path) -> None:
     _ask_ahead()
-    options = {"cpp.dynamic_threads": True, **run.options()}
+    options = {"cpp.dynamic_threads": True, **_headers(), **run.options()}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of itself
