@@ -2,9 +2,9 @@
 
     python -m benchmarks.hessian_cost [--model FOLDER] [--json FILE]
 
-A pass, a product that makes its graph, and one on the graph that was kept from the product before are taken in turn,
-several times. The models are small ones of their kind and two of the usual size, drawn at random; `--model` adds a
-classifier of sentences from a folder.
+A pass, the double backward by torch alone, a product that makes its graph, and one on the graph that was kept from the
+product before are taken in turn, several times. The models are small ones of their kind, drawn at random; `--model`
+adds a classifier of sentences from a folder.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from transformers import (
 
 from hf_winopt.analysis.products import HessianProduct
 from hf_winopt.analysis.tasks import own_loss
+from hf_winopt.analysis.twice import twice_differentiable
 from hf_winopt.bench.table import markdown
 from hf_winopt.files import write_json
 from hf_winopt.integrations.results import environment
 
 ROUNDS = 7
-KINDS = ("pass", "product", "kept")
+KINDS = ("pass", "plain", "product", "kept")
 SIZES = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 768}
 
 Batch = dict[str, Tensor]
@@ -52,9 +53,10 @@ def images(model: Callable[[], nn.Module]) -> tuple[nn.Module, Batch]:
     return model(), {"pixel_values": torch.randn(32, 3, 32, 32), "labels": torch.randint(10, (32,))}
 
 
-def text(config: GPT2Config, texts: int) -> tuple[nn.Module, Batch]:
-    tokens = torch.randint(config.vocab_size, (texts, 128))
-    return GPT2LMHeadModel(config), {"input_ids": tokens, "labels": tokens}
+def text() -> tuple[nn.Module, Batch]:
+    tokens = torch.randint(1000, (8, 128))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_positions=128, n_embd=192, n_layer=6, n_head=3))
+    return model, {"input_ids": tokens, "labels": tokens}
 
 
 PROBLEMS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
@@ -69,9 +71,7 @@ PROBLEMS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
             )
         )
     ),
-    "GPT-2": lambda: text(GPT2Config(vocab_size=1000, n_positions=128, n_embd=192, n_layer=6, n_head=3), 8),
-    "BERT base": lambda: sentences(lambda: BertForSequenceClassification(BertConfig()), 1000),
-    "GPT-2 base": lambda: text(GPT2Config(), 4),
+    "GPT-2": text,
 }
 
 
@@ -82,18 +82,24 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def measure(name: str, model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """Medians of both, one after the other in each round."""
+    """Medians of each, one after the other in each round."""
     model.eval()
     anew, kept = (HessianProduct(model, [batch], own_loss, held) for held in (0, 1))
     v = torch.randn(anew.dim)
+    directions = [part.view_as(p) for part, p in zip(v.split([p.numel() for p in anew.params]), anew.params)]
 
     def gradient() -> None:
         model.zero_grad()
         own_loss(model, batch).backward()
 
+    def double_backward() -> None:
+        with twice_differentiable(model):
+            grads = torch.autograd.grad(own_loss(model, batch), anew.params, create_graph=True)
+            torch.autograd.grad(grads, anew.params, directions)
+
     times: list[list[float]] = []
     for _ in range(ROUNDS + 1):  # the first warms up
-        times.append([seconds(gradient), seconds(lambda: anew(v)), seconds(lambda: kept(v))])
+        times.append([seconds(each) for each in (gradient, double_backward, lambda: anew(v), lambda: kept(v))])
     row: dict[str, Any] = {"name": name, "parameters": anew.dim}
     for place, kind in enumerate(KINDS):
         row[kind] = statistics.median(each[place] for each in times[1:])
@@ -109,12 +115,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         return f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
     return markdown(
-        ("model", "parameters", "forward and backward, ms", "a product", "on a kept graph"),
+        ("model", "parameters", "forward and backward, ms", "torch alone", "a product", "on a kept graph"),
         [
             (
                 row["name"],
                 f"{row['parameters'] / 1e6:.1f} M",
                 f"{1e3 * row['pass']:.0f}",
+                ratio(row, "plain"),
                 ratio(row, "product"),
                 ratio(row, "kept"),
             )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .products import HessianProduct, Loss
+from .one_batch import Loss
+from .products import HessianProduct
 from .quadrature import observe
 from .spectrum import Spectrum
 
@@ -43,7 +44,7 @@ def hessian_spectrum(
         top: how many of the largest eigenvalues are reported.
         seed: draws the probes; the same seed gives the same spectrum.
         storage: where the vectors of Lanczos are held; None is beside the model, "cpu" spares a GPU's memory.
-        held: of so many batches (of each process) the graph is kept from product to product, which spares a quarter
+        held: of so many batches (of each process) the graph is kept from product to product, which spares a third
             of the time for the memory of a training step of each.
         progress: show a bar.
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -17,8 +18,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_winopt.analysis import hessian_spectrum, one_batch
+from hf_winopt.analysis import hessian_spectrum, unformed
 from hf_winopt.analysis.products import HessianProduct
+from hf_winopt.analysis.twice import twice_differentiable
 from tests.analysis.problems import classifier, cross_entropy, exact_hessian
 
 
@@ -70,7 +72,7 @@ def test_attention_is_differentiated_twice_and_the_model_left_as_it_was(kernel):
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 PIXELS = {"pixel_values": torch.randn(3, 3, 8, 8), "labels": torch.tensor([0, 1, 0])}
-TOKENS = torch.randint(0, 50, (3, 8))  # some are 0, which is BERT's padding
+TOKENS = torch.arange(24).view(3, 8)  # one is 0, which is BERT's padding
 MASK = torch.tensor([[1] * 8, [1] * 5 + [0] * 3, [1] * 2 + [0] * 6])
 REAL = {
     "BERT": lambda: (bert(), {"input_ids": TOKENS * MASK, "attention_mask": MASK, "labels": torch.tensor([0, 1, 1])}),
@@ -86,67 +88,96 @@ REAL = {
         PIXELS,
     ),
 }  # fmt: skip
+LINEAR = {"BERT": 14, "GPT-2": 9, "ViT": 13, "ResNet": 1}
+"""How many linear layers there are."""
+
+
+def plain_product(model, batch, loss, v):
+    """By torch alone."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    parts = [part.view_as(p) for part, p in zip(v.split([p.numel() for p in params]), params)]
+    with twice_differentiable(model):
+        grads = torch.autograd.grad(loss(model, batch), params, create_graph=True, materialize_grads=True)
+        pairs = [(g, part) for g, part in zip(grads, parts) if g.requires_grad]
+        outputs, along = zip(*pairs)
+        product = torch.autograd.grad(outputs, params, along, materialize_grads=True)
+    return torch.cat([part.flatten() for part in product])
 
 
 @pytest.fixture
-def slopes(monkeypatch):
-    """How many products were taken by the slope of the loss."""
-    taken = []
-    way = one_batch.loss_and_slope
-    monkeypatch.setattr(one_batch, "loss_and_slope", lambda *given: taken.append(1) or way(*given))
-    return taken
+def formed(monkeypatch):
+    """Whether the gradient of each linear weight was formed, in turn."""
+    seen = []
+    forward = unformed._WeightGradient.forward
+    watched = staticmethod(lambda ctx, grad, x, left_out: seen.append(not left_out) or forward(ctx, grad, x, left_out))
+    monkeypatch.setattr(unformed._WeightGradient, "forward", watched)
+    return seen
 
 
+@pytest.mark.parametrize("held", [0, 1])
 @pytest.mark.parametrize("name", REAL)
-def test_the_slope_and_the_double_backward_agree_on_the_models_of_transformers(name, slopes):
+def test_models_of_transformers_without_forming_weight_gradients_that_nobody_reads(name, held, formed):
     torch.manual_seed(0)
     model, batch = REAL[name]()
     model.double()
     batch = {key: part.double() if part.is_floating_point() else part for key, part in batch.items()}
-    anew, kept = (HessianProduct(model, [batch], of_transformers, held) for held in (0, 1))
-    v, w = torch.randn(2, anew.dim, dtype=torch.float64)
-    for _ in range(3):
-        product = anew(v)
-        assert (product - kept(v)).norm() <= 1e-7 * product.norm()  # GPT-2 takes its loss in float32
-    assert len(slopes) == 3  # and none by the kept graph
-    torch.testing.assert_close(w @ product, v @ anew(w), rtol=1e-6, atol=1e-9)  # symmetric
+    product = HessianProduct(model, [batch], of_transformers, held)
+    for _ in range(2):
+        v = torch.randn(product.dim, dtype=torch.float64)
+        torch.testing.assert_close(product(v), plain_product(model, batch, of_transformers, v), rtol=1e-9, atol=1e-12)
+    graphs, layers = 2 - held, LINEAR[name]
+    assert formed.count(False) == graphs * layers and formed.count(True) == 2 * layers
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
-def squares_of(layer):
-    return lambda model, batch: layer(model(batch[0]).view(2, 2, 2)).pow(3).mean()
+def penalized(model, batch):
+    """Its own loss takes gradients, whose values count."""
+    loss = cross_entropy(model, batch)
+    return loss + sum(g.pow(3).sum() for g in torch.autograd.grad(loss, list(model.parameters()), create_graph=True))
+
+
+@pytest.mark.parametrize("kind", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_weights_that_are_computed(kind):
+    _, (batch, *_) = classifier(torch.float64, (4, 6, 3))
+    model = kind(nn.Linear(4, 3)).double()
+    product = HessianProduct(model, [batch], cross_entropy)
+    v = torch.randn(product.dim, dtype=torch.float64)
+    torch.testing.assert_close(product(v), plain_product(model, batch, cross_entropy, v), rtol=1e-9, atol=1e-12)
+    assert "forward" not in vars(model)
 
 
 def with_weight_norm(model, batch):
-    weight = torch._weight_norm(model.weight, model.bias.view(2, 1).exp(), 0)
+    weight = F.normalize(model.weight) * model.bias.exp().unsqueeze(1)
     return cross_entropy(lambda x: F.linear(x, weight), batch)
 
 
-GAPS = {
-    "whose slope has a wrong derivative": squares_of(lambda x: F.instance_norm(x)),
-    "without forward mode": with_weight_norm,
-    "whose slope has no derivative": squares_of(lambda x: F.glu(x, 2)),
-}
+@pytest.mark.parametrize("loss", [penalized, with_weight_norm])
+def test_weight_gradients_whose_values_count_are_formed(loss):
+    net, (batch, *_) = classifier(torch.float64, (4, 6, 3))
+    model = net if loss is penalized else nn.Linear(4, 3).double()
+    product = HessianProduct(model, [batch], loss)
+    v = torch.randn(product.dim, dtype=torch.float64)
+    torch.testing.assert_close(product(v), plain_product(model, batch, loss, v), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("what", GAPS)
-def test_layers_that_torch_cannot_carry_the_slope_through_have_the_double_backward(what, slopes):
-    anew, kept = (HessianProduct(NET, BATCHES, GAPS[what], held) for held in (0, 1))
-    v = torch.randn(anew.dim)
-    assert kept(v).norm() > 0
-    for _ in range(3):
-        assert torch.equal(anew(v), kept(v))
-    assert len(slopes) == 1  # tried once
+def test_a_hook_sees_the_gradient_as_it_is():
+    net, (batch, *_) = classifier(torch.float64, (4, 6, 3))
+    net[0].weight.register_hook(lambda grad: grad * grad.norm())
+    product = HessianProduct(net, [batch], cross_entropy)
+    v = torch.randn(product.dim, dtype=torch.float64)
+    torch.testing.assert_close(product(v), plain_product(net, batch, cross_entropy, v), rtol=1e-9, atol=1e-12)
 
 
-def test_a_batch_that_takes_another_way_through_the_model_has_the_double_backward(slopes):
+def test_checkpointed_layers():
+    net, (batch, *_) = classifier(torch.float64, (4, 6, 3))
+
     def loss(model, batch):
-        return cross_entropy(model, batch) if len(batch[0]) == 4 else with_weight_norm(model, batch)
+        inner = checkpoint(model[:2], batch[0], use_reentrant=False)
+        return F.cross_entropy(model[2](inner), batch[1])
 
-    batches = [*BATCHES, (BATCHES[0][0][:2], BATCHES[0][1][:2])]
-    anew, kept = (HessianProduct(NET, batches, loss, held) for held in (0, 2))
-    v = torch.randn(anew.dim)
-    torch.testing.assert_close(anew(v), kept(v))
-    assert len(slopes) == 2
+    product = HessianProduct(net, [batch], loss)
+    v = torch.randn(product.dim, dtype=torch.float64)
+    torch.testing.assert_close(product(v), plain_product(net, batch, cross_entropy, v), rtol=1e-9, atol=1e-12)
 
 
 class Once(torch.autograd.Function):
