@@ -3,8 +3,8 @@
     python -m benchmarks.hessian_cost [--model FOLDER] [--json FILE]
 
 A pass, the double backward by torch alone, a product that makes its graph, and one on the graph that was kept from the
-product before are taken in turn, several times. The models are small ones of their kind, drawn at random; `--model`
-adds a classifier of sentences from a folder.
+product before are taken in turn, several times, in a process that keeps freed memory, as `hf-winopt hessian` does. The
+models are small ones of their kind, drawn at random; `--model` adds a classifier of sentences from a folder.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from hf_winopt.analysis.memory import keep_freed_memory
 from hf_winopt.analysis.products import HessianProduct
 from hf_winopt.analysis.tasks import own_loss
 from hf_winopt.analysis.twice import twice_differentiable
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.report:
         print(table(json.loads(arguments.report.read_text(encoding="utf-8"))["rows"]))
         return
+    keep_freed_memory()
     torch.manual_seed(0)
     problems = dict(PROBLEMS)
     if arguments.model:

@@ -6,6 +6,7 @@ loss that can be differentiated twice; `hf-winopt hessian` is the same for a mod
 
 from .generalization import GeneralizationTerm, generalization_term
 from .hessian import hessian_spectrum
+from .memory import keep_freed_memory
 from .spectrum import Spectrum
 
-__all__ = ["GeneralizationTerm", "Spectrum", "generalization_term", "hessian_spectrum"]
+__all__ = ["GeneralizationTerm", "Spectrum", "generalization_term", "hessian_spectrum", "keep_freed_memory"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .layers import MadeForTwice
 from .twice import refuse_once_differentiable
-from .unformed import weights_unformed
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """`loss(model, batch)`: the mean loss over the examples of a batch, a scalar."""
@@ -19,28 +19,33 @@ Parts = Sequence[Tensor]
 """A tensor for each parameter, of its shape."""
 
 
-def graph(model: nn.Module, loss: Loss, batch: Any, params: Parts) -> Parts:
-    """The graph of a batch's gradients, in tensors whose values may be left out.
+def graph(model: nn.Module, loss: Loss, batch: Any, params: Parts, ours: bool = False) -> Parts:
+    """The graph of a batch's gradients.
+
+    Args:
+        ours: by the operations of `layers`; the values of the gradients may then be left out.
 
     Raises:
         ValueError: a loss that is no scalar, not finite, or without a second derivative.
     """
-    with _named_as_the_fault_of_the_loss(), weights_unformed(model) as weights:
-        value = loss(model, batch)
+    with _named_as_the_fault_of_the_loss():
+        operations = MadeForTwice() if ours else nullcontext()
+        with operations:
+            value = loss(model, batch)
         _check(value)
         refuse_once_differentiable(value)
-        with weights.graph_is_all():
-            return torch.autograd.grad(value, params, create_graph=True, materialize_grads=True)
+        if isinstance(operations, MadeForTwice):
+            value.register_hook(operations.unformed.from_here)
+        return torch.autograd.grad(value, params, create_graph=True, materialize_grads=True)
 
 
-def product(model: nn.Module, gradients: Parts, params: Parts, directions: Parts, keep: bool) -> Parts:
+def product(gradients: Parts, params: Parts, directions: Parts, keep: bool = False) -> Parts:
     """Back through the gradients' graph, which is gone afterwards unless it is to be kept."""
     curved = [(g, v) for g, v in zip(gradients, directions) if g.requires_grad]
     if not curved:  # linear in every parameter
         return [torch.zeros_like(p) for p in params]
     outputs, vectors = zip(*curved)
-    # checkpointed layers are computed once more here, and must be the same as they were
-    with _named_as_the_fault_of_the_loss(), weights_unformed(model):
+    with _named_as_the_fault_of_the_loss():
         return torch.autograd.grad(outputs, params, vectors, retain_graph=keep, materialize_grads=True)
 
 

@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
 
     from hf_winopt.analysis.generalization import check_run
     from hf_winopt.analysis.hessian import hessian_spectrum
+    from hf_winopt.analysis.memory import keep_freed_memory
     from hf_winopt.analysis.tasks import load_split, load_task, own_loss
     from hf_winopt.files import check_place
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         state = PartialState(cpu=args.device == "cpu")  # under `accelerate launch` the processes share the data
         data = load_split(args.dataset, args.config, args.split, args.samples)
         task = load_task(args.model, data, args.batch_size, args.device or str(state.device))
+        keep_freed_memory()
         began = time.monotonic()
         spectrum = hessian_spectrum(
             task.model,
