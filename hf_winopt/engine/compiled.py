@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,20 +18,21 @@ from torch import Tensor
 from ..rules import OFF, Coefficients, Rule, is_known
 from . import eager
 from .passes import from_ratio, to_ratio, whole_step
-from .programs import Kind, program
+from .programs import Kind, Program, Request
+from .ready import programs
 from .work import Work, alone, compute_dtype
+
+FEW = 1 / 16
+"""The share of all elements that AGR may leave alone (biases, norms) and still have them in its own program."""
 
 
 def step(rule: Rule, works: list[Work]) -> None:
     """Step every parameter by `rule`; parameters and state are modified, gradients are not."""
-    alike: defaultdict[tuple[int, Kind], list[Work]] = defaultdict(list)
-    for work in works:
-        if work.z.numel() > 1:
-            alike[id(work.c), (work.z.dtype, work.g.dtype, work.z.device)].append(work)
-    # all are compiled before any is stepped
-    steppers = [_stepper(rule, kind, mine) for (_, kind), mine in alike.items()]
-    for stepper, mine in zip(steppers, alike.values()):
-        for work in mine:
+    groups = list(_groups(rule, works))
+    ready = iter(programs([request for group in groups for request in group.requests]))  # before any is stepped
+    for group in groups:
+        stepper = _stepper(group, [next(ready) for _ in group.requests])
+        for work in group.works:
             if views := work.views():
                 stepper(views)
             else:
@@ -41,17 +43,59 @@ def step(rule: Rule, works: list[Work]) -> None:
     torch.autograd.graph.increment_version([work.z for work in works])  # autograd does not see what a program writes
 
 
-def _stepper(rule: Rule, kind: Kind, works: list[Work]) -> Callable[[list[Tensor]], object]:
-    """What steps each of these works, whose coefficients are the same, given its `z`, `g` and state, flat."""
-    c = works[0].c
-    if rule.transform == "agr" and is_known(c.get("abs_sum", 1.0), OFF):
-        rule, c = replace(rule, transform="none"), {name: value for name, value in c.items() if name != "abs_sum"}
-    names, table = tuple(c), _table(c, kind)
-    if not rule.trust_ratio:
-        whole = program(whole_step, rule, names, kind)
+class _Group(NamedTuple):
+    """Those of one kind whose coefficients are the same."""
+
+    rule: Rule
+    c: Coefficients
+    kind: Kind
+    works: list[Work]
+
+    @property
+    def requests(self) -> list[Request]:
+        passes = (to_ratio, from_ratio) if self.rule.trust_ratio else (whole_step,)
+        return [Request(one_pass, self.rule, tuple(self.c), self.kind) for one_pass in passes]
+
+
+def _groups(rule: Rule, works: list[Work]) -> Iterator[_Group]:
+    alike: defaultdict[Kind, defaultdict[int, list[Work]]] = defaultdict(lambda: defaultdict(list))
+    for work in works:
+        if work.z.numel() > 1:
+            alike[work.z.dtype, work.g.dtype, work.z.device][id(work.c)].append(work)
+    for kind, of_kind in alike.items():
+        few_off = _few_are_off(of_kind.values())
+        for mine in of_kind.values():
+            yield _Group(*_switched(rule, mine[0].c, few_off), kind, mine)
+
+
+def _few_are_off(groups: Iterable[list[Work]]) -> bool:
+    """Whether of all elements those without AGR are so few that their sum costs less than a program of their own."""
+    sizes = [(_is_off(group[0].c), sum(work.z.numel() for work in group)) for group in groups]
+    return sum(size for off, size in sizes if off) <= FEW * sum(size for _, size in sizes)
+
+
+def _switched(rule: Rule, c: Coefficients, few_off: bool) -> tuple[Rule, Coefficients]:
+    """AGR on or off: by a coefficient where few are off, else by another rule."""
+    if rule.transform != "agr" or ("abs_sum" in c and not _is_off(c)):
+        return rule, c
+    others = {name: value for name, value in c.items() if name != "abs_sum"}
+    if _is_off(c) and not few_off:
+        return replace(rule, transform="none"), others
+    return rule, {**others, "agr": 0.0 if _is_off(c) else 1.0}
+
+
+def _is_off(c: Coefficients) -> bool:
+    return is_known(c.get("abs_sum", 1.0), OFF)
+
+
+def _stepper(group: _Group, its: list[Program]) -> Callable[[list[Tensor]], object]:
+    """What steps each of a group, given its `z`, `g` and state, flat."""
+    table = _table(group.c, group.kind)
+    if not group.rule.trust_ratio:
+        (whole,) = its
         return lambda tensors: whole([table, *tensors])
-    first, second = (program(one_pass, rule, names, kind) for one_pass in (to_ratio, from_ratio))
-    room = _room_for_direction(kind, max(work.z.numel() for work in works))
+    first, second = its
+    room = _room_for_direction(group.kind, max(work.z.numel() for work in group.works))
 
     def two_passes(tensors: list[Tensor]) -> None:
         kept = room[: tensors[0].numel()]

@@ -6,13 +6,14 @@ import contextlib
 import functools
 import os
 import platform
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 def folder() -> Path:
@@ -37,24 +38,50 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     Args:
         make: writes the file to the path it is given.
     """
-    path = _place() / name
+    path = place() / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(path), _partial(path) as partial:
+        with _locked(path.with_name(f".{path.name}.lock")), tempfile.TemporaryDirectory(prefix="hf_winopt_") as aside:
             if not path.exists():
-                make(partial)
-                os.replace(partial, path)
+                # elsewhere first: who writes it may not bear a folder that is full
+                made = Path(aside) / name
+                make(made)
+                path = _stored(made, path)
     return path
 
 
-def _place() -> Path:
-    place = folder()
+def _stored(made: Path, path: Path) -> Path:
+    """Where a file is kept that was made elsewhere: at that path, if it can be."""
     try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=place):
-            return place
+        with _partial(path) as partial:
+            shutil.copyfile(made, partial)
+            os.replace(partial, path)
     except OSError as error:
-        return _of_this_process(f"{place} ({error.strerror})")
+        return Path(shutil.move(made, _of_this_process(f"{path.parent} ({error.strerror})")))
+    return path
+
+
+def has(name: str) -> bool:
+    """Whether the file of that name is there."""
+    return (place() / name).exists()
+
+
+@contextlib.contextmanager
+def alone_with(name: str) -> Iterator[bool]:
+    """Whether no other process is within it under this name, and none is until this one leaves."""
+    with _locked(place() / f".{name}.lock", wait=False) as is_mine:
+        yield is_mine
+
+
+def place() -> Path:
+    """Where files are kept: the folder, or one of this process alone where that cannot be written to."""
+    chosen = folder()
+    try:
+        chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=chosen):
+            return chosen
+    except OSError as error:
+        return _of_this_process(f"{chosen} ({error.strerror})")
 
 
 @functools.cache
@@ -74,17 +101,20 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 @contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """No other process makes the file at the same time; where files cannot be locked, several may, each its own."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Whether no other process holds this lock; where files cannot be locked, each is told so."""
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         lock.acquire()
+    except Timeout:
+        yield False
     except (OSError, NotImplementedError):
-        yield
-        return
-    with lock:
-        lock.release()
-        yield
+        yield True
+    else:
+        try:
+            yield True
+        finally:
+            lock.release()
 
 
 @contextlib.contextmanager

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from ..rules import Coefficients, Rule, State, advance, apply, gradient, move, trust_ratio
+from ..rules import OFF, Coefficients, Rule, State, advance, apply, gradient, move, trust_ratio
 from .norms import needs_sum, widest
 
 Pass = Callable[..., list[Tensor]]
@@ -46,8 +47,13 @@ def from_ratio(
 
 
 def _with_sum(rule: Rule, c: Coefficients, z: Tensor, g: Tensor) -> Coefficients:
-    """The coefficients, with `sum|g|` where it is yet to be found."""
-    return {**c, "abs_sum": _sum(gradient(c, z, g).abs()).to(z.dtype)} if needs_sum(rule, c) else c
+    """The coefficients, with `sum|g|` where it is yet to be found; an "agr" of 0 among them turns AGR off."""
+    if not needs_sum(rule, c):
+        return c
+    abs_sum = _sum(gradient(c, z, g).abs()).to(z.dtype)
+    if isinstance(agr := c.get("agr"), Tensor):
+        abs_sum = torch.where(agr == 0, OFF, abs_sum)
+    return {**c, "abs_sum": abs_sum}
 
 
 def _store(state: State, new: State) -> None:

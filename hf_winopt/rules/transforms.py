@@ -20,10 +20,8 @@ def agr(g: Tensor, abs_sum: Coefficient) -> Tensor:
     """`h = g (1 - |g| / sum|g|)`, and `h = g` where the sum is 0 (An Adaptive Gradient Regularization Method)."""
     if is_known(abs_sum, OFF):
         return g
-    share = g.abs() / abs_sum
-    if isinstance(abs_sum, Tensor):
-        share = torch.where(abs_sum == OFF, torch.zeros_like(share), share)
-    return torch.addcmul(g, g, share, value=-1)
+    h = torch.addcmul(g, g, g.abs() / abs_sum, value=-1)
+    return torch.where(abs_sum == OFF, g, h) if isinstance(abs_sum, Tensor) else h
 
 
 def adal(g: Tensor, abs_sum: Coefficient) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_winopt import create_optimizer
-from hf_winopt.engine import compiled, programs
+from hf_winopt.engine import compiled, machine_code
 
 SHAPES = [(300, 301), (257, 256), (40, 40), (7,), (66_001,), (1,), (2,), (), (0,), (3, 0)]
 
@@ -61,8 +61,8 @@ def test_nothing_compiles_after_the_first_step(name, monkeypatch):
     """Another rate, other numbers, sizes, threads and autocast take the program that is there."""
     both = pair(name, [torch.randn(300, 2)])
     step(both)
-    monkeypatch.setattr(programs, "_compile", None)
-    monkeypatch.setattr(programs, "_load", None)
+    monkeypatch.setattr(machine_code, "_compile", None)
+    monkeypatch.setattr(machine_code, "_load", None)
     threads = torch.get_num_threads()
     for t in range(1, 4):
         for _, optimizer in both:
@@ -78,16 +78,51 @@ def test_nothing_compiles_after_the_first_step(name, monkeypatch):
     assert_same(more)
 
 
-def test_agr_that_is_off_takes_the_program_without_it(monkeypatch):
-    """For parameters of one dimension, and for all after `agr_steps`."""
-    plain = pair("adamw_win", [torch.randn(300, 2)])
-    step(plain)
-    both = pair("adamw_win_agr", [torch.randn(300, 2), torch.randn(700)], agr_steps=1)
-    step(both)
-    monkeypatch.setattr(programs, "_compile", None)
-    for t in range(1, 3):
+@pytest.fixture
+def rules_asked(monkeypatch):
+    """The rules that programs are taken for, in order."""
+    asked = []
+    programs = compiled.programs
+    monkeypatch.setattr(
+        compiled, "programs", lambda requests: asked.extend(each.rule for each in requests) or programs(requests)
+    )
+    return asked
+
+
+def test_agr_and_the_biases_it_leaves_alone_share_a_program(rules_asked):
+    """To compile another for a thousandth of the elements would double a machine's first step."""
+    both = pair("adamw_win_agr", [torch.randn(300, 52), torch.randn(700), torch.zeros(30, 2)])
+    for t in range(3):
         step(both, t)
+    assert {rule.transform for rule in rules_asked} == {"agr"}
     assert_same(both)
+
+
+def test_agr_that_is_off_takes_the_program_without_it(rules_asked):
+    """After `agr_steps`, and where it is off for most: no sum is taken that nobody needs."""
+    after = pair("adamw_win_agr", [torch.randn(300, 2), torch.randn(7)], agr_steps=1)
+    step(after)
+    rules_asked.clear()
+    step(after, 1)
+    assert {rule.transform for rule in rules_asked} == {"none"}
+    rules_asked.clear()
+    mostly_off = pair("adamw_win_agr", [torch.randn(30, 2), torch.randn(700)])
+    step(mostly_off)
+    assert [rule.transform for rule in rules_asked] == ["agr", "none"]
+    assert_same(after)
+    assert_same(mostly_off)
+
+
+def test_an_infinite_gradient_that_agr_leaves_alone_stays_infinite():
+    both = pair("adamw_win_agr", [torch.randn(300, 52), torch.randn(700)])
+    for params, optimizer in both:
+        for p in params:
+            p.grad = torch.ones_like(p)
+        params[1].grad[3] = torch.inf
+        optimizer.step()
+    for params, optimizer in both:
+        assert optimizer.state[params[1]]["exp_avg"].isinf().nonzero().tolist() == [[3]]
+        assert not optimizer.state[params[1]]["exp_avg"].isnan().any()
 
 
 def test_layouts():
@@ -140,3 +175,17 @@ def test_room_for_directions_is_kept_from_step_to_step():
     (room,) = (room for (dtype, *_), room in compiled._room.items() if dtype == torch.float32)
     step(both[:1], 1)
     assert any(room is each for each in compiled._room.values())
+
+
+@pytest.mark.parametrize("name", ["lamb_win", "adamw_win_agr"])
+def test_a_step_takes_no_memory_of_its_own(name):
+    """Memory that is fresh at each step would cost as much as the step."""
+    p = torch.nn.Parameter(torch.randn(300, 301))
+    p.grad = torch.randn(300, 301)
+    optimizer = create_optimizer(name, [p], backend="compile", weight_decay=0.1)
+    optimizer.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        optimizer.step()
+        torch.ones(p.shape)  # the profiler sees allocations
+    taken = [event.self_cpu_memory_usage for event in profile.events()]
+    assert [size for size in taken if size >= p.nbytes] == [p.nbytes]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import errno
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from hf_winopt.engine import disk, passes, programs
+from hf_winopt.engine import beside, disk, machine_code, passes, ready
+from hf_winopt.engine.programs import Request, Run
 from hf_winopt.rules import Rule, coefficients
 
 CPU = (torch.float32, torch.float32, torch.device("cpu"))
@@ -37,8 +40,8 @@ def trained(cache, **environment):
     return subprocess.run([sys.executable, "-c", TRAIN], env=env, capture_output=True, text=True)
 
 
-def run_of(rule=PLAIN):
-    return programs._Run(passes.whole_step, rule, tuple(C))
+def request(rule=PLAIN, kind=CPU):
+    return Request(passes.whole_step, rule, tuple(C), kind)
 
 
 def stepped(program):
@@ -57,13 +60,13 @@ def test_a_later_process_compiles_nothing(tmp_path):
 
 
 def test_a_damaged_file_is_made_anew(tmp_path, monkeypatch):
-    whole = stepped(programs.program(passes.whole_step, PLAIN, tuple(C), CPU))
-    name = programs.file_name(run_of(), CPU)
+    whole = stepped(*ready.programs([request()]))
+    name = machine_code.file_name(request())
     content = (disk.folder() / name).read_bytes()
     monkeypatch.setenv("HF_WINOPT_CACHE", str(tmp_path))
-    monkeypatch.setattr(programs, "_compile", lambda run, kind, path: path.write_bytes(content))
+    monkeypatch.setattr(machine_code, "_compile", lambda request, path: path.write_bytes(content))
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    assert torch.equal(stepped(programs._ahead_of_time(run_of(), CPU)), whole)
+    assert torch.equal(stepped(machine_code.ahead_of_time(request())), whole)
     assert (tmp_path / name).read_bytes() == content
 
 
@@ -78,16 +81,16 @@ def test_without_a_compiler_it_is_said_what_would_be_right(tmp_path):
 def test_what_a_program_is_made_of_is_in_its_name(tmp_path, monkeypatch):
     """Another rule, type, torch, processor or formula is another file."""
     monkeypatch.setenv("HF_WINOPT_CACHE", str(tmp_path))
-    monkeypatch.setattr(programs, "_compile", lambda run, kind, path: path.write_text(""))
-    monkeypatch.setattr(programs, "_load", lambda path: path.name)
-    names = {programs._ahead_of_time(run_of(), CPU), programs._ahead_of_time(run_of(Rule()), CPU)}
-    names.add(programs._ahead_of_time(run_of(), (torch.bfloat16, *CPU[1:])))
-    for of, attribute in ((torch, "__version__"), (disk, "processor"), (programs, "_sources")):
+    monkeypatch.setattr(machine_code, "_compile", lambda request, path: path.write_text(""))
+    monkeypatch.setattr(machine_code, "_load", lambda path: path.name)
+    names = {machine_code.ahead_of_time(request()), machine_code.ahead_of_time(request(Rule()))}
+    names.add(machine_code.ahead_of_time(request(kind=(torch.bfloat16, *CPU[1:]))))
+    for of, attribute in ((torch, "__version__"), (disk, "processor"), (machine_code, "_sources")):
         with monkeypatch.context() as patch:
             patch.setattr(of, attribute, "other" if attribute == "__version__" else lambda: "other")
-            names.add(programs._ahead_of_time(run_of(), CPU))
+            names.add(machine_code.ahead_of_time(request()))
     assert len(names) == 6
-    assert programs._ahead_of_time(run_of(), CPU) in names
+    assert machine_code.ahead_of_time(request()) in names
     assert len(names) == len(list(tmp_path.glob("*.pt2")))
 
 
@@ -131,6 +134,20 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     assert path.read_text() == "whole"
 
 
+def test_a_folder_that_is_full_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_WINOPT_CACHE", str(tmp_path))
+
+    def full(source, target):
+        Path(target).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk.shutil, "copyfile", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        path = disk.kept("thing", lambda path: path.write_text("whole"))
+    assert path.read_text() == "whole" and tmp_path not in path.parents
+    assert not [path for path in tmp_path.iterdir() if "lock" not in path.name]
+
+
 def test_where_the_folder_is(monkeypatch):
     monkeypatch.setenv("HF_WINOPT_CACHE", "/own")
     assert disk.folder() == Path("/own")
@@ -139,6 +156,72 @@ def test_where_the_folder_is(monkeypatch):
     assert disk.folder() == Path("/caches/hf_winopt")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert disk.folder() == Path.home() / ".cache" / "hf_winopt"
+
+
+# a second process that compiles -----------------------------------------------------------------------------------
+
+BOTH = [request(), request(replace(PLAIN, moments="nesterov"))]
+
+
+def test_another_process_compiles_all_but_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_WINOPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(beside, "_can_start", lambda: True)
+    monkeypatch.setattr(sys, "path", [*sys.path, "", tmp_path])  # a notebook's place, and one that is no str
+    with beside.compiled_beside(BOTH) as process:
+        process.wait()
+    assert [disk.has(machine_code.file_name(each)) for each in BOTH] == [False, True]
+    monkeypatch.setattr(machine_code, "_compile", lambda *_: pytest.fail("compiled once more"))
+    z = stepped(machine_code.ahead_of_time(BOTH[1]))
+    torch.testing.assert_close(z, torch.full((40,), 1 - 0.1 * (1.1 + 0.9 * 1.1)))
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """What other processes were started for, in turn; they wait until they are ended."""
+    seen = []
+
+    def start(requests):
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+        seen.append((requests, process))
+        return process
+
+    monkeypatch.setenv("HF_WINOPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(beside, "_can_start", lambda: True)
+    monkeypatch.setattr(beside, "_start", start)
+    return seen
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_there_is_one_such_process_of_a_machine_and_nobody_waits_for_it(error, started):
+    with contextlib.suppress(error or ()), beside.compiled_beside(BOTH):
+        with beside.compiled_beside(BOTH):  # as another process of the same training would
+            pass
+        if error:
+            raise error
+    ((requests, process),) = started
+    assert requests == BOTH[1:]
+    assert process.returncode is not None
+
+
+def test_there_is_none_where_it_would_not_help(started, monkeypatch):
+    for requests in ([], BOTH[:1]):
+        with beside.compiled_beside(requests):
+            pass
+    (disk.folder() / machine_code.file_name(BOTH[0])).write_text("")
+    with beside.compiled_beside(BOTH):
+        pass
+    monkeypatch.setattr(beside, "_can_start", lambda: False)
+    with beside.compiled_beside([*BOTH, request(Rule())]):
+        pass
+    assert not started
+
+
+def test_a_python_that_does_not_start_costs_nothing_but_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_WINOPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(beside, "_can_start", lambda: True)
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    with beside.compiled_beside(BOTH):
+        pass
 
 
 # what is compiled in each process, as for accelerators ------------------------------------------------------------
@@ -154,8 +237,8 @@ def _traced_only(monkeypatch):
 @pytest.mark.usefixtures("_traced_only")
 def test_just_in_time_is_the_same_and_compiles_once():
     """One compilation for all sizes, and for parameters as for plain tensors."""
-    program = programs.just_in_time(run_of())
-    assert torch.equal(stepped(program), stepped(programs.program(passes.whole_step, PLAIN, tuple(C), CPU)))
+    program = ready.just_in_time(request())
+    assert torch.equal(stepped(program), stepped(*ready.programs([request()])))
     for size in (2, 41, 4096, 100_000):
         with torch.compiler.set_stance("fail_on_recompile"):
             program([torch.tensor(list(C.values())), *(torch.ones(size) for _ in range(3))])
@@ -164,6 +247,6 @@ def test_just_in_time_is_the_same_and_compiles_once():
 @pytest.mark.usefixtures("_traced_only")
 def test_just_in_time_has_more_rules_than_torch_compiles_of_one_function():
     """torch gives up after eight compilations of one function; each rule is a function of its own."""
-    expected = stepped(functools.partial(run_of()))
+    expected = stepped(Run(request()))
     for _ in range(10):
-        assert torch.equal(stepped(programs.just_in_time(run_of())), expected)
+        assert torch.equal(stepped(ready.just_in_time(request())), expected)

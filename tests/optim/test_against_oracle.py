@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 import torch
 
 from hf_winopt import OPTIMIZERS, create_optimizer
-from hf_winopt.engine import programs
+from hf_winopt.engine import machine_code, ready
 from tests.oracle import SPECS
 from tests.problems import SHAPES, follows_oracle
 
@@ -19,10 +20,9 @@ LARGE = ((70, 60), *SHAPES)
 @pytest.fixture
 def _not_compiled(monkeypatch):
     """The programs as they are before the compiler has them: the same operations, in a tenth of the time."""
-    monkeypatch.setattr(programs, "_ahead_of_time", lambda run, kind: programs.exported(run, kind).module())
-    programs.program.cache_clear()
-    yield
-    programs.program.cache_clear()
+    monkeypatch.setattr(ready, "ahead_of_time", lambda request: machine_code.exported(request).module())
+    monkeypatch.setattr(ready, "compiled_beside", contextlib.nullcontext)
+    monkeypatch.setattr(ready, "_ready", {})
 
 
 def test_the_oracle_knows_every_name():

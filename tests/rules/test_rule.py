@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from hf_winopt.rules import ACCELERATIONS, DECAYS, TRANSFORMS, Rule, apply, coefficients
+from hf_winopt.rules import ACCELERATIONS, DECAYS, OFF, TRANSFORMS, Rule, apply, coefficients
+from hf_winopt.rules.transforms import agr
 from tests.oracle import Spec
 from tests.problems import follows_oracle, optimizer_of
 
@@ -114,3 +115,11 @@ def test_bytes_are_those_of_the_formulas():
     assert Rule(transform="adal", decay="l2").bytes_per_param() == 36
     assert Rule(**win).bytes_per_param(param=2) == 30
     assert Rule(**win2).state_bytes_per_param() == 16
+
+
+@pytest.mark.parametrize(
+    "off", [OFF, torch.tensor(OFF), torch.full((4,), OFF)], ids=["known", "a number", "each its own"]
+)
+def test_agr_that_is_off_leaves_a_gradient_as_it_is(off):
+    g = torch.tensor([1.0, -torch.inf, 0.0, 1e-40])
+    assert torch.equal(agr(g, off), g)

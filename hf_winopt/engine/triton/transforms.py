@@ -11,8 +11,8 @@ from .arithmetic import divided
 @triton.jit
 def agr(g, abs_sum):
     """`h = g (1 - |g| / sum|g|)`, and `h = g` where the sum is 0."""
-    share = tl.where(abs_sum == 0, 0.0, divided(tl.abs(g), tl.where(abs_sum == 0, 1.0, abs_sum) + tl.zeros_like(g)))
-    return g - g * share
+    share = divided(tl.abs(g), tl.where(abs_sum == 0, 1.0, abs_sum) + tl.zeros_like(g))
+    return tl.where(abs_sum == 0, g, g - g * share)
 
 
 @triton.jit

@@ -220,3 +220,13 @@ def test_without_a_gpu_the_eager_engine_steps_and_says_why(monkeypatch):
     with pytest.warns(UserWarning, match="Triton needs a GPU, and a parameter is on cpu"):
         optimizer.step()
     assert optimizer.state[p]["step"].item() == 1
+
+
+def test_an_infinite_gradient_that_agr_leaves_alone_stays_infinite():
+    p = torch.nn.Parameter(torch.ones(9))
+    p.grad = torch.ones(9)
+    p.grad[3] = torch.inf
+    optimizer = create_optimizer("adamw_win_agr", [p], backend="triton")
+    optimizer.step()
+    assert optimizer.state[p]["exp_avg"].isinf().nonzero().tolist() == [[3]]
+    assert not optimizer.state[p]["exp_avg"].isnan().any()
