@@ -146,7 +146,9 @@ def test_the_spectrum_of_a_pretrained_model():
     result = json.loads((RESULTS / "hessian_minilm_cola.json").read_text())
     top = ", ".join(f"{value:.4g}" for value in result["top_eigenvalues"][:5])
     singular = sum(w for value, w in zip(result["eigenvalues"], result["weights"]) if abs(value) <= 1)
+    minutes, seconds = divmod(round(result["seconds"]), 60)
     for line in (
+        f"that took {minutes} min {seconds} s",
         f"{result['dim']} parameters, {result['examples']} examples of validation",
         f"largest eigenvalues   {top}",
         f"trace                 {result['trace']:.4g} (standard error {result['trace_error']:.2g})",
