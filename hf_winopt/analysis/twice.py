@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,18 +12,19 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+_one_at_a_time = threading.RLock()
+
 
 @contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
     """Within it the model evaluates (no dropout, batch norm as it is) without autocast and TF32.
 
     Attention is computed step by step: the fused kernels, and cuDNN's recurrent ones, have no second derivative. All is
-    as before afterwards.
+    as before afterwards; what is chosen here is the process's, and so one thread at a time is within it.
     """
-    modes = {module: module.training for module in model.modules()}
-    precision = torch.get_float32_matmul_precision()
-    with ExitStack() as stack:
-        stack.callback(_restore, modes, precision)
+    with _one_at_a_time, ExitStack() as stack:
+        modes = {module: module.training for module in model.modules()}
+        stack.callback(_restore, modes, torch.get_float32_matmul_precision())
         model.eval()
         torch.set_float32_matmul_precision("highest")
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))

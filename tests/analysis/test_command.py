@@ -1,8 +1,12 @@
 """`hf-winopt hessian` on models and data sets in folders."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -24,6 +28,7 @@ from transformers import (
 )
 
 from hf_winopt import cli
+from hf_winopt.analysis import memory
 from hf_winopt.analysis.hessian import hessian_spectrum
 from hf_winopt.analysis.tasks import load_split, load_task, own_loss
 
@@ -37,6 +42,30 @@ def save_tokenizer(folder):
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch):
+    """How often the memory of the process was told to stay, which is not done to that of the tests."""
+    calls = []
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: calls.append(True))
+    return calls
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()), reason="for glibc")
+def test_memory_that_was_freed_is_not_asked_of_the_system_again():
+    lines = """
+        import resource, torch
+        from hf_winopt.analysis import keep_freed_memory
+        keep_freed_memory()
+        for _ in range(3):
+            torch.ones(1 << 22)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(1 << 22)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(lines)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400  # 16 MB have 4096 pages
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +89,7 @@ def classifier(tmp_path_factory):
     return folder
 
 
-def test_a_classifier_of_sentences(classifier, sentences, tmp_path, capsys):
+def test_a_classifier_of_sentences(classifier, sentences, tmp_path, capsys, kept):
     files = ["--json", str(tmp_path / "h.json"), "--png", str(tmp_path / "h.png")]
     run = ["--lr", "1e-3", "--weight-decay", "0.1", "--run-batch-size", "16", "--rho", "0.01"]
     line = [
@@ -82,6 +111,7 @@ def test_a_classifier_of_sentences(classifier, sentences, tmp_path, capsys):
     assert set(written["generalization"]) == {"decoupled", "l2"}
     assert written["run"] == {"lr": 1e-3, "weight_decay": 0.1, "batch_size": 16, "rho": 0.01}
     assert "per dimension (l2 decay)" in said
+    assert kept == [True]
     assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in json.dumps({**written, "model": "", "dataset": ""})
 

@@ -12,6 +12,7 @@ from transformers.activations import GELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from hf_winopt.analysis.layers import MadeForTwice, batch_norm, convolution, embedding, gelu, layer_norm, linear
+from hf_winopt.analysis.one_batch import graph, product
 from hf_winopt.analysis.products import HessianProduct
 from tests.analysis.models import MODELS, own_loss, plain_product, product_by_ours
 from tests.analysis.problems import classifier, cross_entropy
@@ -335,15 +336,25 @@ def test_what_ours_do_wrong_on_any_batch_torch_does(monkeypatch):
 
 
 def test_several_threads_with_one_model():
+    """What one leaves out of its gradients no other does, and the process's kernels are as before."""
     torch.manual_seed(0)
     model, x = copy.deepcopy(NET).double().eval(), torch.randn(3, 6, dtype=torch.float64)
-    v = torch.randn(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
+    params = list(model.parameters())
+    directions = [torch.randn_like(p) for p in params]
+    v = torch.cat([part.flatten() for part in directions])
     plain = plain_product(model, x, of_the_output, v)
+    before = torch.backends.cuda.flash_sdp_enabled()
 
-    def products(_):
-        product = HessianProduct(model, [x], of_the_output)
-        return [product(v) for _ in range(20)]
+    def alone(_):
+        found = [product(graph(model, of_the_output, x, params, ours=True), params, directions) for _ in range(20)]
+        return [torch.cat([part.flatten() for part in parts]) for parts in found]
+
+    def whole(_):
+        hessian = HessianProduct(model, [x], of_the_output)
+        return [hessian(v) for _ in range(20)]
 
     with ThreadPoolExecutor(3) as pool:
-        for found in (one for many in pool.map(products, range(3)) for one in many):
-            torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12)
+        for products in (alone, whole):
+            for found in (one for many in pool.map(products, range(3)) for one in many):
+                torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12)
+    assert torch.backends.cuda.flash_sdp_enabled() == before
