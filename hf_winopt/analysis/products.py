@@ -72,8 +72,11 @@ class HessianProduct:
         with twice_differentiable(self._model), torch.enable_grad():
             for number, batch, size in self._mine():
                 share = size / self.examples
-                for view, part in zip(views, self._product(number, batch, directions)):
-                    view.add_(part, alpha=share) if begun else torch.mul(part, share, out=view)
+                parts = self._product(number, batch, directions)
+                with torch.no_grad():
+                    for view, part in zip(views, parts):
+                        view.add_(part, alpha=share) if begun else torch.mul(part, share, out=view)
+                del parts  # before the next graph takes memory
                 begun = True
                 if done is not None:
                     done(size)
