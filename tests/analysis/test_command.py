@@ -52,7 +52,7 @@ def kept(monkeypatch):
     return calls
 
 
-@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()), reason="for glibc")
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()), reason="glibc alone is told")
 def test_memory_that_was_freed_is_not_asked_of_the_system_again():
     lines = """
         import resource, torch
