@@ -34,6 +34,10 @@ def bert(**options: Any) -> nn.Module:
     return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=12, **SIZES, **options))
 
 
+def of_the_output(model: Any, x: Tensor) -> Tensor:
+    return model(x).sin().mean()
+
+
 def own_loss(model: nn.Module, batch: Any) -> Tensor:
     return model(**batch).loss
 
@@ -76,3 +80,9 @@ def plain_product(model: nn.Module, batch: Any, loss: Any, v: Tensor) -> Tensor:
         outputs, along = zip(*pairs)
         found = torch.autograd.grad(outputs, params, along, materialize_grads=True)
     return torch.cat([part.flatten() for part in found])
+
+
+def assert_as_by_torch(model: nn.Module, batch: Any, loss: Any) -> None:
+    v = torch.randn(sum(p.numel() for p in model.parameters() if p.requires_grad), dtype=torch.float64)
+    plain = plain_product(model, batch, loss, v)
+    torch.testing.assert_close(product_by_ours(model, batch, loss, v), plain, rtol=1e-9, atol=1e-12)
