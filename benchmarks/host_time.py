@@ -4,7 +4,8 @@
 
 200 parameters in two groups; each step has new gradients and another learning rate. Triton compiles for a GPU that is
 not there, and looks its kernels up as it would: what is missing is handing them to the driver, and the step's one copy
-to the device is one within the host's memory.
+to the device is one within the host's memory. torch's fused AdamW stands beside them, its two calls of kernels (the
+step counts, the update) left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +25,37 @@ from benchmarks import dry_launch  # noqa: F401  sets the GPU that is not there
 from hf_winopt.bench.machine import machine
 from hf_winopt.bench.results import save
 
-CASES: dict[str, dict[str, Any]] = {
+NAMES: dict[str, dict[str, Any]] = {
     "adamw_win": {},
     "adan": {},
+    "adamw_agr": {},
     "lamb_win": {"weight_decay": 0.1},
     "adamw_win, max_grad_norm": {"max_grad_norm": 1.0},
 }
 
+Groups = list[dict[str, Any]]
 
-def measure(name: str, options: dict[str, Any], steps: int) -> dict[str, Any]:
+
+def ours(name: str) -> Callable[[Groups], torch.optim.Optimizer]:
+    return lambda groups: hf_winopt.create_optimizer(name.split(",")[0], groups, backend="triton", **NAMES[name])
+
+
+def torchs(groups: Groups) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def launch_nothing() -> None:
+    """Leave out the launches of both: Triton's stop before the driver, torch's kernels are not called."""
+    launch = JITFunction.run
+    JITFunction.__getitem__ = lambda self, grid: lambda *a, **k: launch(self, *a, grid=grid, warmup=True, **k)
+    for kernel in ("_foreach_add_", "_fused_adamw_"):
+        setattr(torch, kernel, lambda *args, **kwargs: None)
+
+
+def measure(name: str, made: Callable[[Groups], torch.optim.Optimizer], steps: int) -> dict[str, Any]:
     """Microseconds of a step: the median and the quartiles."""
     params = [torch.nn.Parameter(torch.ones(8, 4 + i % 3)) for i in range(200)]
-    groups = [{"params": params[:120]}, {"params": params[120:]}]
-    optimizer = hf_winopt.create_optimizer(name.split(",")[0], groups, backend="triton", **options)
+    optimizer = made([{"params": params[:120]}, {"params": params[120:]}])
     times = []
     for t in range(steps + 20):
         for p in params:
@@ -62,9 +82,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="that are measured (default: 500)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    launch = JITFunction.run
-    JITFunction.__getitem__ = lambda self, grid: lambda *a, **k: launch(self, *a, grid=grid, warmup=True, **k)
-    rows = [measure(name, options, args.steps) for name, options in CASES.items()]
+    launch_nothing()
+    rows = [measure("torch AdamW fused", torchs, args.steps), *(measure(n, ours(n), args.steps) for n in NAMES)]
     if args.json:
         save(args.json, {"machine": machine(torch.device("cpu")), "rows": rows})
     print(table(rows))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import Any
 
 from torch import Tensor
 
@@ -15,13 +14,13 @@ State = Mapping[Tensor, dict[str, Tensor]]
 _nbytes = attrgetter("nbytes")
 
 
-def addresses(tensors: Any) -> list[int]:
+def addresses(tensors: Iterable[Tensor]) -> list[int]:
     """Where each tensor's data is."""
     return list(map(Tensor.data_ptr, tensors))
 
 
-def _tensors_of(state: State) -> list[Tensor]:
-    return list(chain.from_iterable(map(dict.values, state.values())))
+def _tensors_of(state: State) -> Iterator[Tensor]:
+    return chain.from_iterable(map(dict.values, state.values()))
 
 
 class Premises:
@@ -41,7 +40,7 @@ class Premises:
         expected: Collection[int],
     ) -> None:
         self._params = addresses(params)
-        self._sharded = any_sharded(_tensors_of(state))
+        self._sharded = any_sharded(list(_tensors_of(state)))
         self._state = self._addresses_of(state)
         # a gradient's form, for a parameter that has none yet its own; None where there shall be none
         shown = [p if g is None and i in expected else g for i, (p, g) in enumerate(zip(params, grads))]

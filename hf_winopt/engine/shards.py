@@ -7,7 +7,7 @@ step. The sums of all parameters on a mesh of processes are completed together, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import is_
@@ -40,7 +40,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "device_mesh")
 
 
-def any_sharded(tensors: Iterable[Tensor]) -> bool:
+def any_sharded(tensors: Sequence[Tensor]) -> bool:
     """Whether any of them is a DTensor; costs next to nothing where none is."""
     return any(map(is_sharded, tensors)) if set(map(type, tensors)) - PLAIN else False
 
