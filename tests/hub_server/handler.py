@@ -29,10 +29,11 @@ class Listener(ThreadingHTTPServer):
     def __init__(self, hub: Hub, journal: Journal, side: str, errors: list[str]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.hub, self.journal, self.side, self.errors = hub, journal, side, errors
+        self.host = {"hub": "127.0.0.1", "storage": "localhost"}[side]  # clients tell hosts apart by name, not by port
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.host}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is often what a test is about; anything else is our own fault."""

@@ -17,7 +17,7 @@ from tests.hub_server.repo import Repo
 class HubServer:
     """A Hub whose repositories lie under `folder`; `tokens` maps each token to the user whose namespace it opens.
 
-    Large files go to and come from a second port, as the Hub keeps them on other hosts: whoever sends a token there is
+    Large files go to and come from a second host, as the Hub keeps them on others: whoever sends a token there is
     refused. Objects above `part_size` bytes are uploaded in parts. Leaving the context raises what went wrong inside
     the server, so that a fault of its own cannot pass for one of the client's.
     """
@@ -80,5 +80,5 @@ class HubServer:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
         }
