@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -56,11 +57,15 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Combination:
-    """What is asked of pip, which chooses the rest; `others` where it would choose what does not work together."""
+    """What is asked of pip, which chooses the rest; `others` where it would choose what does not work together.
+
+    `python` is the version of Python, as in the name of its command; that of this process where none is named.
+    """
 
     torch: str
     transformers: str
     others: tuple[str, ...] = ()
+    python: str = ""
 
     @property
     def asked(self) -> tuple[str, str]:
@@ -75,18 +80,20 @@ class Combination:
         return ENVIRONMENTS / self.name
 
     @property
-    def python(self) -> Path:
+    def interpreter(self) -> Path:
         return self.folder / "bin" / "python"
 
 
-# the interpreter of torch 2.6's Triton takes arrays of one element for numbers, which NumPy has ended in 2.4
-OF_TORCH_26 = ("numpy<2.4",)
+# the interpreter of older Tritons takes arrays of one element for numbers, which NumPy has ended in 2.4
+OLDER_NUMPY = ("numpy<2.4",)
 COMBINATIONS = (
+    Combination("2.15.0", "5.24.0", python="3.13"),
     Combination(PINNED["torch"], PINNED["transformers"]),
     Combination(PINNED["torch"], "5.0.0"),
     Combination(PINNED["torch"], "4.57.6"),
-    Combination("2.6.0", PINNED["transformers"], OF_TORCH_26),
-    Combination("2.6.0", "4.57.6", OF_TORCH_26),
+    Combination("2.11.0", "5.17.0", OLDER_NUMPY, "3.12"),
+    Combination("2.6.0", PINNED["transformers"], OLDER_NUMPY),
+    Combination("2.6.0", "4.57.6", OLDER_NUMPY, "3.10"),
 )
 
 
@@ -116,12 +123,22 @@ def prepare(combination: Combination) -> None:
     wanted = "\n".join([*pins, (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
     ready = combination.folder / "ready.txt"
     if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
-        if not combination.python.exists():
-            subprocess.run([sys.executable, "-m", "venv", combination.folder], check=True)
+        if not combination.interpreter.exists():
+            subprocess.run([_base(combination), "-m", "venv", combination.folder], check=True)
         for what in (pins[:1], [*pins, "--editable", ".[matrix]"]):  # torch decides what else is fetched
             run(combination, "-m", "pip", "install", "--quiet", *what)
         ready.write_text(wanted, encoding="utf-8")
     run(combination, "-c", "from transformers import BertForSequenceClassification, Trainer")
+
+
+def _base(combination: Combination) -> str:
+    """The interpreter that makes the environment."""
+    if not combination.python:
+        return sys.executable
+    found = shutil.which(f"python{combination.python}")
+    if found is None:
+        raise UnusableError(f"there is no python{combination.python} on the PATH")
+    return found
 
 
 def run(combination: Combination, *arguments: str) -> str:
@@ -130,7 +147,7 @@ def run(combination: Combination, *arguments: str) -> str:
     Raises:
         UnusableError: it failed; with the last error that it printed.
     """
-    command = [combination.python, *arguments]
+    command = [combination.interpreter, *arguments]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -146,7 +163,7 @@ def tested(combination: Combination, path: str) -> Result:
     report = combination.folder / f"{Path(path).stem}.xml"
     report.unlink(missing_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [combination.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", path]
+    command = [combination.interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", path]
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
