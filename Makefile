@@ -19,7 +19,7 @@ test: $(VENV)/.ready
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not matrix" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# Older and newer torch and transformers, an environment each under .matrix: some minutes and 14 GB
+# Older and newer Python, torch and transformers, an environment each under .matrix: half an hour and 30 GB
 matrix: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.matrix --jobs $(WORKERS) --json benchmarks/results/matrix.json
 
@@ -29,11 +29,12 @@ fuzz: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests/fuzz --hypothesis-profile long --hypothesis-seed $(SEED) \
 		--tally benchmarks/results/fuzz.json
 
-# On a machine with a GPU: the tests that need one, and the figures for benchmarks/results
+# On a machine with a GPU: the tests that need one, and the figures for benchmarks/results. Where there is an environment
+# already, with pytest and numpy, and nothing can be installed: make gpu BIN=/its/bin -o .venv/.ready
 gpu: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m pytest -q -m gpu tests/engine/triton tests/bench/test_timing.py tests/recipes/test_vit_augment.py
 	for shapes in bert-base gpt2-large llama-1b; do for dtype in float32 bfloat16; do \
-		$(BIN)/hf-winopt bench adamw_win adan lamb_win adamw_agr --shapes $$shapes --dtype $$dtype \
+		$(BIN)/python -m hf_winopt bench adamw_win adan lamb_win adamw_agr --shapes $$shapes --dtype $$dtype \
 			--json benchmarks/results/gpu_$${shapes}_$$dtype.json || exit 1; \
 	done; done
 	$(BIN)/python -m benchmarks.plain_loops --json benchmarks/results/gpu_plain_loops.json

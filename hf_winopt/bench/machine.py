@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,20 @@ def _name(device: torch.device) -> str:
 def _driver(device: torch.device) -> str | None:
     if device.type == "xpu":
         return str(torch.xpu.get_device_properties(device).driver_version)
+    if device.type != "cuda":
+        return None
     path = Path("/sys/module", "amdgpu" if torch.version.hip else "nvidia", "version")
-    return path.read_text().strip() if device.type == "cuda" and path.exists() else None
+    return path.read_text().strip() if path.exists() else _driver_by_command()
+
+
+def _driver_by_command() -> str | None:
+    """What NVIDIA's own command says; virtual machines may show no modules."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0] if said else None
 
 
 def _triton() -> str | None:

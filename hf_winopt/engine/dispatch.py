@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import shutil
+import sysconfig
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -36,6 +37,10 @@ def triton_lacks() -> str | None:
         return "triton is not installed (pip install triton)"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "Triton needs a C compiler, and there is none (install gcc, or name one in CC)"
+    scheme = sysconfig.get_default_scheme()
+    headers = sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)  # where Triton looks
+    if not os.path.exists(os.path.join(headers, "Python.h")):
+        return f"Triton needs the headers of Python, and there is no Python.h in {headers} (install python3-dev)"
     return None
 
 

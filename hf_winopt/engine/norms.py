@@ -62,7 +62,7 @@ def spread(numbers: Tensor, segment: Segment) -> Coefficient:
     dtype = compute_dtype(segment.z.dtype)
     if len(segment.sizes) == 1:
         return on_host(numbers[0], dtype)
-    sizes = torch.tensor(segment.sizes, device=numbers.device)
+    sizes = torch.tensor(segment.sizes).to(numbers.device, non_blocking=True)
     return numbers.to(dtype).repeat_interleave(sizes, output_size=segment.z.numel())
 
 
@@ -79,17 +79,18 @@ def abs_sums(segment: Segment) -> Tensor:
     )
 
 
-def grad_norm(grads: Sequence[Tensor], sharings: Sequence[Sharing | None] = ()) -> Tensor:
-    """`||all g||_2` in float64, a 0-dim tensor on the first gradient's device; 0 for no gradients.
+def grad_norm(grads: Sequence[Tensor], sharings: Sequence[Sharing | None], device: torch.device) -> Tensor:
+    """`||all g||_2` in float64, a 0-dim tensor on the first gradient's device.
 
     Args:
         grads: gradients, or the shards of them that are here.
         sharings: of each; none where all are whole.
+        device: where the norm is if there is nothing that it is of, and so 0.
     """
     if any(sharings):
         return _grad_norm_of_shards(grads, sharings)
     parts = _squares_of_blocks(grads)
-    return total(parts).sqrt() if parts else torch.zeros((), dtype=torch.float64)
+    return total(parts).sqrt() if parts else torch.zeros((), dtype=widest(device), device=device)
 
 
 def _squares_of_blocks(grads: Sequence[Tensor]) -> list[Tensor]:

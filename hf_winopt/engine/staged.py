@@ -62,14 +62,15 @@ class _Sums:
         if not self._works:
             return
         device = self._works[0].z.device
-        rows = torch.zeros(len(self._works), *self._shape, dtype=widest(device), device=device)
+        self._rows = torch.zeros(len(self._works), *self._shape, dtype=widest(device), device=device)
         for segment, numbers in zip(mine, found):
-            rows[self._places(segment)] = numbers.to(rows)
-        self._rows = complete(rows, [work.sharing for work in self._works])
+            self._rows[self._places(segment)] = numbers.to(self._rows)
+        self._rows = complete(self._rows, [work.sharing for work in self._works])
 
     def of(self, segment: Segment) -> Tensor:
         """The completed numbers of the parameters in a segment."""
         return self._rows[self._places(segment)].to(segment.z.device)
 
-    def _places(self, segment: Segment) -> list[int]:
-        return [self._place[id(work)] for work in segment.works]
+    def _places(self, segment: Segment) -> Tensor:
+        places = torch.tensor([self._place[id(work)] for work in segment.works])
+        return places.to(self._rows.device, non_blocking=True)

@@ -120,7 +120,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             )
         grad_scale, self._found_inf = self._scaling()
         plan_finds_norm = not rest and not sharings and ready.plan is not None and ready.plan.finds_norm
-        self.grad_norm = None if plan_finds_norm else self._norm_of_all(live, sharings, grad_scale)
+        self.grad_norm = None if plan_finds_norm else self._norm_of_all(shards.zs, live, sharings, grad_scale)
         self._leave_out_unless_finite()
         if ready.plan is not None:
             self._step_fused(ready.plan, grads, grad_scale)
@@ -166,12 +166,16 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, norms)
 
     def _norm_of_all(
-        self, grads: Sequence[Tensor], sharings: Sequence[Sharing | None], grad_scale: Tensor | None
+        self,
+        zs: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        sharings: Sequence[Sharing | None],
+        grad_scale: Tensor | None,
     ) -> Tensor | None:
         """The norm of all gradients, unscaled; None where it is not needed."""
         if not self._needs_norm():
             return None
-        norm = grad_norm(grads, sharings)
+        norm = grad_norm(grads, sharings, zs[0].device if zs else HOST)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
     def _step_fused(self, plan: Plan, grads: Sequence[Tensor | None], grad_scale: Tensor | None) -> None:

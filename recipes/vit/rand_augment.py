@@ -105,7 +105,7 @@ def _translate(x: float, y: float) -> _Operation:
 OPERATIONS: dict[str, _Operation] = {
     "auto_contrast": _auto_contrast,
     "equalize": lambda images, level, sign: enhance.equalize(images),
-    "invert": lambda images, level, sign: enhance.invert(images),
+    "invert": lambda images, level, sign: 1 - images,  # kornia's has a GPU wait for its 1
     "rotate": _rotate,
     "posterize": lambda images, level, sign: enhance.posterize(images, 4 - torch.floor(4 * level).int()),
     "solarize": lambda images, level, sign: enhance.solarize(images, 1 - level),

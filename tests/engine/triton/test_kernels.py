@@ -72,7 +72,9 @@ def short_lengths(device, monkeypatch):
 def test_odd_sizes_and_types(name, dtype, device):
     """One element, none, just below, at and above the ends of blocks, chunks and spans."""
     sizes = (1, 0, 1023, 1025, table.CHUNK, table.CHUNK + 1, table.SPAN - 1, 2 * table.SPAN + 17)
-    assert_as_eager(name, [torch.randn(1, size).to(device, dtype) for size in sizes], **PASSES[name])
+    # a rounding of half a parameter must not come back in the gradient, by AdaL's l2 decay, as a difference of state
+    decay = {"decay": "proximal"} if name.startswith("adal") and dtype != torch.float32 else {}
+    assert_as_eager(name, [torch.randn(1, size).to(device, dtype) for size in sizes], **PASSES[name], **decay)
 
 
 def test_types_beside_each_other(device):
@@ -222,9 +224,9 @@ def test_without_a_gpu_the_eager_engine_steps_and_says_why(monkeypatch):
     assert optimizer.state[p]["step"].item() == 1
 
 
-def test_an_infinite_gradient_that_agr_leaves_alone_stays_infinite():
-    p = torch.nn.Parameter(torch.ones(9))
-    p.grad = torch.ones(9)
+def test_an_infinite_gradient_that_agr_leaves_alone_stays_infinite(device):
+    p = torch.nn.Parameter(torch.ones(9, device=device))
+    p.grad = torch.ones_like(p)
     p.grad[3] = torch.inf
     optimizer = create_optimizer("adamw_win_agr", [p], backend="triton")
     optimizer.step()

@@ -17,6 +17,7 @@ FEW = {
     "lamb_win2": {"weight_decay": 0.1, "max_grad_norm": 0.5},
     "sgd_win": {},
     "adal": {"max_grad_norm": 1.0},
+    "adan": {"skip_nonfinite": True},
 }
 
 
@@ -98,6 +99,36 @@ def test_a_graph_still_replays_after_steps_without_it():
             p.grad = p.kept
     for a, b in zip(ours, theirs):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_leaves_out_what_is_not_finite():
+    ours, optimizer = make("adamw_win", skip_nonfinite=True)
+    theirs, eager = make("adamw_win", backend="eager", skip_nonfinite=True)
+    for params, one in ((ours, optimizer), (theirs, eager)):
+        new_gradients(params, 0)
+        one.step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        optimizer.step()
+    for t in range(1, 5):
+        for params in (ours, theirs):
+            new_gradients(params, t)
+            if t in (2, 3):
+                params[1].grad[3] = float("inf")
+        graph.replay()
+        eager.step()
+        assert optimizer.step_was_skipped is eager.step_was_skipped is (t in (2, 3))
+    assert optimizer.skipped_steps == eager.skipped_steps == 2
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        assert optimizer.state[a]["step"].item() == 3
+
+
+def test_a_norm_of_no_gradients_is_beside_the_parameters():
+    params, optimizer = make("adamw_win", backend="eager", skip_nonfinite=True)
+    optimizer.step()
+    assert optimizer.grad_norm.device == params[0].device and optimizer.grad_norm.item() == 0
+    assert not optimizer.step_was_skipped
 
 
 def test_a_first_step_cannot_be_captured_and_says_why():
