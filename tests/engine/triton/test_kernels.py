@@ -46,9 +46,9 @@ def assert_near(ours, theirs, tolerance):
     torch.testing.assert_close(ours.cpu(), theirs.cpu(), rtol=tolerance, atol=tolerance * largest)
 
 
-def assert_as_eager(name, tensors, **options):
+def assert_as_eager(name, tensors, steps=3, **options):
     (ours, optimizer), (theirs, eager) = (
-        stepped(lambda params, b=backend: create_optimizer(name, params, backend=b, **options), tensors)
+        stepped(lambda params, b=backend: create_optimizer(name, params, backend=b, **options), tensors, steps)
         for backend in ("triton", "eager")
     )
     assert optimizer._ready is not None
@@ -72,9 +72,9 @@ def short_lengths(device, monkeypatch):
 def test_odd_sizes_and_types(name, dtype, device):
     """One element, none, just below, at and above the ends of blocks, chunks and spans."""
     sizes = (1, 0, 1023, 1025, table.CHUNK, table.CHUNK + 1, table.SPAN - 1, 2 * table.SPAN + 17)
-    # a rounding of half a parameter must not come back in the gradient, by AdaL's l2 decay, as a difference of state
-    decay = {"decay": "proximal"} if name.startswith("adal") and dtype != torch.float32 else {}
-    assert_as_eager(name, [torch.randn(1, size).to(device, dtype) for size in sizes], **PASSES[name], **decay)
+    # a 16-bit parameter may round otherwise when it moves, at step 2; AdaL's l2 decay would carry that into later state
+    steps = 2 if name.startswith("adal") and dtype != torch.float32 else 3
+    assert_as_eager(name, [torch.randn(1, size).to(device, dtype) for size in sizes], steps, **PASSES[name])
 
 
 def test_types_beside_each_other(device):
