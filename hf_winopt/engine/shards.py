@@ -6,7 +6,7 @@ step. The sums of all parameters on a mesh of processes are completed together, 
 
 from __future__ import annotations
 
-import functools
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -124,44 +124,67 @@ class Completion:
     """
 
     def __init__(self, sharings: Sequence[Sharing | None], device: torch.device) -> None:
-        self._of_meshes: list[tuple[Any, Tensor | None, Tensor | None]] = []
+        self._of_meshes: list[tuple[DeviceMesh, Tensor | None, Tensor | None]] = []
         one = sharings[0] if sharings else None
         if one is not None and one.counts and all(map(is_, sharings, repeat(one))):
-            self._of_meshes.append((_group(one.mesh), None, None))
+            self._of_meshes.append((one.mesh, None, None))
             return
         for mesh in {id(each.mesh): each.mesh for each in sharings if each is not None}.values():
             mine = [i for i, each in enumerate(sharings) if each is not None and each.mesh is mesh]
             counts = [each.counts for each in sharings if each is not None and each.mesh is mesh]
             here = None if len(mine) == len(sharings) else torch.tensor(mine, device=device)
             counted = None if all(counts) else torch.tensor(counts, device=device)
-            self._of_meshes.append((_group(mesh), here, counted))
+            self._of_meshes.append((mesh, here, counted))
 
     def __call__(self, sums: Tensor) -> Tensor:
         """The sums, completed; those given may be changed."""
-        for group, here, counted in self._of_meshes:
+        for mesh, here, counted in self._of_meshes:
             part = sums if here is None else sums.index_select(0, here)
             if counted is not None:
                 part = torch.where(counted.view(-1, *[1] * (sums.ndim - 1)), part, 0.0)
-            torch.distributed.all_reduce(part, group=group)
+            torch.distributed.all_reduce(part, group=_group(mesh))
             sums = part if here is None else sums.index_copy(0, here, part)
         return sums
 
 
-@functools.cache
+class _World:
+    """What is known of meshes while one default process group is up; another one's meshes can be equal to them.
+
+    Groups are held weakly: one that outlives `destroy_process_group` has threads at the end of the process.
+    """
+
+    def __init__(self) -> None:
+        self.sharings: dict[tuple[DeviceMesh, bool], Sharing] = {}
+        self.groups: weakref.WeakValueDictionary[DeviceMesh, Any] = weakref.WeakValueDictionary()
+
+
+_worlds: weakref.WeakKeyDictionary[Any, _World] = weakref.WeakKeyDictionary()
+
+
+def _world() -> _World:
+    default = torch.distributed.group.WORLD
+    return _World() if default is None else _worlds.setdefault(default, _World())
+
+
 def _one_of_equal(mesh: DeviceMesh, counts: bool) -> Sharing:
-    """The same object for all that are equal, which would be slow to compare."""
-    return Sharing(_the_same(mesh), counts)
+    """The same object for all that are equal, which would be slow to compare; with the same mesh, too."""
+    known = _world().sharings
+    if (mesh, counts) not in known:
+        other = known.get((mesh, not counts))
+        known[mesh, counts] = Sharing(mesh if other is None else other.mesh, counts)
+    return known[mesh, counts]
 
 
-@functools.cache
-def _the_same(mesh: DeviceMesh) -> DeviceMesh:
-    """The first mesh equal to this."""
-    return mesh
-
-
-@functools.cache
 def _group(mesh: DeviceMesh) -> Any:
     """The processes of a mesh as one group, whatever its dimensions."""
+    known = _world().groups
+    group = known.get(mesh)
+    if group is None:
+        group = known[mesh] = _found_group(mesh)
+    return group
+
+
+def _found_group(mesh: DeviceMesh) -> Any:
     if mesh.ndim == 1:
         return mesh.get_group(0)
     ranks = mesh.mesh.flatten().tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,3 +29,7 @@ def _one(rank: int, processes: int, function: Callable[..., None], meet: str, ar
         dist.barrier()
     finally:
         dist.destroy_process_group()
+    # torch's caches of DTensors keep a group and its threads; while Python ends, they can end the process with SIGABRT
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from unittest import mock
 
 import pytest
 import torch
@@ -171,3 +172,25 @@ def test_a_shard_with_gaps_is_refused_where_its_process_would_be_left_alone(tmp_
 
 def test_partial_and_missing_gradients_half_precision_and_the_end_of_agr(tmp_path):
     together(2, others, tmp_path)
+
+
+def again(folder: str) -> None:
+    """The second group has the ranks the other way round, and a mesh that is equal to the first."""
+    for turn in range(2):
+        mesh = init_device_mesh("cpu", (2,))
+        pair = Pair("lamb_win", mesh)
+        pair.steps(2)
+        pair.check(1e-5)
+        with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as summing:
+            pair.steps(1)
+        assert {call.kwargs["group"] for call in summing.call_args_list} == {mesh.get_group(0)}
+        if turn == 0:
+            rank = dist.get_rank()
+            dist.barrier()
+            dist.destroy_process_group()
+            dist.init_process_group("gloo", init_method=f"file://{folder}/again", rank=1 - rank, world_size=2)
+
+
+def test_another_process_group_in_the_same_process(tmp_path):
+    """Its sums are its own: a group of the first one is not gone on with."""
+    together(2, again, tmp_path, str(tmp_path))
