@@ -57,11 +57,11 @@ def norm(a: Array) -> float:
 
 
 def transform(g: Array, t: int, spec: Spec) -> tuple[Array, Array]:
-    """Section 1: (h, s). h feeds the first moment, s the second."""
+    """Section 1: (h, s). h feeds the first moment, s Adam's second."""
     if spec.transform == "adal":
         h = np.sum(np.abs(g)) * g  # h = ||g||_1 g
         return h, h
-    if spec.transform == "agr" and g.ndim >= 2 and (spec.agr_steps is None or t <= spec.agr_steps):
+    if spec.transform == "agr" and g.ndim >= 2 and g.size > 1 and (spec.agr_steps is None or t <= spec.agr_steps):
         total = np.sum(np.abs(g))
         h = np.zeros_like(g) if total == 0 else g * (1 - np.abs(g) / total)  # h = g (1 - |g| / sum|g|)
         return h, g
@@ -78,14 +78,14 @@ def adam(h: Array, s: Array, t: int, state: dict[str, Array], spec: Spec) -> Arr
 
 
 def adan(h: Array, s: Array, t: int, state: dict[str, Array], spec: Spec) -> Array:
-    """Section 2, Adan. Its g is s: the gradient itself, or h under AdaL."""
+    """Section 2, Adan: h in every line."""
     b1, b2, b3 = spec.betas
-    g_prev = s if t == 1 else state["prev_grad"]
-    d_t = s - g_prev
+    h_prev = h if t == 1 else state["prev_grad"]
+    d_t = h - h_prev
     m = b1 * state["exp_avg"] + (1 - b1) * h
-    d = b2 * state["exp_avg_diff"] + (1 - b2) * (h - g_prev)
-    n = b3 * state["exp_avg_sq"] + (1 - b3) * (s + b2 * d_t) ** 2
-    state.update(exp_avg=m, exp_avg_diff=d, exp_avg_sq=n, prev_grad=s)
+    d = b2 * state["exp_avg_diff"] + (1 - b2) * d_t
+    n = b3 * state["exp_avg_sq"] + (1 - b3) * (h + b2 * d_t) ** 2
+    state.update(exp_avg=m, exp_avg_diff=d, exp_avg_sq=n, prev_grad=h)
     return (m / (1 - b1**t) + b2 * d / (1 - b2**t)) / (np.sqrt(n / (1 - b3**t)) + spec.eps)
 
 

@@ -29,7 +29,8 @@ class AdamW(RuleOptimizer):
         reckless_steps: `(r1, r2)`, the reckless steps in units of the learning rate; Win uses r1, Win2 both.
         decay: "decoupled", "proximal", "l2" or "in_update"; None is decoupled, and proximal under Win and Win2.
         agr: scale each gradient by `1 - |g| / sum|g|` (An Adaptive Gradient Regularization Method), in parameters of
-            two or more dimensions. The factor differs from 1 by about 1 / numel: 2e-6 in a matrix of 768 x 768.
+            two or more dimensions and more than one element. The factor differs from 1 by about 1 / numel: 2e-6 in a
+            matrix of 768 x 768.
         agr_steps: turn AGR off after so many steps; None keeps it on.
         weight_decay_gamma: weight decay is multiplied by this after every step; 0.99999 is AdamW-D
             (Towards Understanding Convergence and Generalization of AdamW).

@@ -14,7 +14,7 @@ from torch.optim.optimizer import ParamsT
 from .. import engine
 from ..engine.norms import grad_norm
 from ..engine.premises import Premises
-from ..rules import OFF, Coefficients, Rule, coefficients
+from ..rules import OFF, Coefficients, Rule, agr_suits, coefficients
 from . import checkpoint, fused, pieces
 from .amp import StepsUnderAMP
 from .cost import KnowsCost, agr_is_off
@@ -214,7 +214,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
         works = []
         for each, g in mine:
             t = int(each.step.item())
-            off = agr_is_off(rule, group, each.z, t)
+            off = agr_is_off(rule, group, each.suits_agr, t)
             if (t, off) not in numbers:
                 numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
             works.append(each.work(g, numbers[t, off]))
@@ -226,7 +226,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost, torch.optim.Optimizer):
             torch._foreach_add_([each.step for each in held], torch.ones(()), alpha=1.0)
 
     def _held(self, param: Tensor, rule: Rule, shard: Shard) -> Held:
-        return Held.of(shard, self._started(param, rule), rule)
+        return Held.of(shard, self._started(param, rule), rule, agr_suits(param))
 
     def _started(self, param: Tensor, rule: Rule, counted_on: torch.device = HOST) -> dict[str, Tensor]:
         """The parameter's state; what is missing of it is started as at step 1, with the step count on that device."""

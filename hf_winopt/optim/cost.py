@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from .. import engine
-from ..rules import Rule, agr_applies
+from ..rules import Rule, agr_ends, agr_suits
 from .norm import HeedsNorm
 
 
-def agr_is_off(rule: Rule, group: Mapping[str, Any], p: Tensor, t: int) -> bool:
-    """Whether AGR, which the rule has, leaves this parameter alone at its step `t`."""
-    return rule.transform == "agr" and not agr_applies(p.ndim, t, group["agr_steps"])
+def agr_is_off(rule: Rule, group: Mapping[str, Any], suits: bool, t: int) -> bool:
+    """Whether AGR, which the rule has, leaves a parameter alone at its step `t`; `suits`: whether AGR is for it."""
+    return rule.transform == "agr" and (not suits or agr_ends(t, group["agr_steps"]))
 
 
 class KnowsCost(HeedsNorm):
@@ -36,7 +36,7 @@ class KnowsCost(HeedsNorm):
     def _bytes_of(self, group: dict[str, Any], p: Tensor) -> int:
         rule, state = self.rule(group), engine.compute_dtype(p.dtype).itemsize
         t = int(self.state[p]["step"].item()) + 1 if "step" in self.state.get(p, {}) else 1
-        decays, transforms = group["weight_decay"] > 0, not agr_is_off(rule, group, p, t)
+        decays, transforms = group["weight_decay"] > 0, not agr_is_off(rule, group, agr_suits(p), t)
         norm = p.element_size() if self._needs_norm() else 0
         return rule.bytes_per_param(p.element_size(), state, decays, transforms) + norm
 

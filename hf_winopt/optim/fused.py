@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from ..rules import Rule
+from ..rules import Rule, agr_suits
 
 if TYPE_CHECKING:
     from ..engine.shards import Sharing
@@ -69,7 +69,7 @@ def plan(
         p, z, (group, rule) = params[place], shards.zs[place], numbers[place]
         started(p, rule, z.device)
         state = _laid_out_like(p, z, optimizer.state[p], rule)
-        entries[place] = Entry(rule, z, grad_dtype, state, group, shards.at(place).sharing)
+        entries[place] = Entry(rule, z, grad_dtype, state, group, agr_suits(p), shards.at(place).sharing)
     return Plan(entries, len(groups))
 
 

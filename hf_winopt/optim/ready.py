@@ -30,6 +30,7 @@ class Held(NamedTuple):
         state: the tensors of its rule, in order.
         sharing: who has the rest; None if nobody.
         lines: `z` and state as one-dimensional views; None where they do not lie so.
+        suits_agr: whether AGR is for the whole parameter.
     """
 
     z: Tensor
@@ -37,9 +38,10 @@ class Held(NamedTuple):
     state: dict[str, Tensor]
     sharing: Sharing | None
     lines: list[Tensor] | None
+    suits_agr: bool
 
     @classmethod
-    def of(cls, shard: Shard, state: Mapping[str, Tensor], rule: Rule) -> Held:
+    def of(cls, shard: Shard, state: Mapping[str, Tensor], rule: Rule, suits_agr: bool) -> Held:
         """What is stepped here of a parameter, with its state, all of which is there.
 
         Raises:
@@ -53,7 +55,8 @@ class Held(NamedTuple):
                     f"state {name!r} of a parameter must be of shape {tuple(right[0])} and {right[1]}, on {right[2]}; "
                     f"got shape {tuple(tensor.shape)} and {tensor.dtype}, on {tensor.device}"
                 )
-        return cls(shard.z, state["step"], tensors, shard.sharing, engine.lines([shard.z, *tensors.values()]))
+        lines = engine.lines([shard.z, *tensors.values()])
+        return cls(shard.z, state["step"], tensors, shard.sharing, lines, suits_agr)
 
     def work(self, g: Tensor, c: Coefficients) -> engine.Work:
         """What there is to do with this gradient and these coefficients."""

@@ -4,7 +4,7 @@ from .arithmetic import Coefficient, Coefficients, is_known
 from .moments import MOMENTS, State, trust_ratio
 from .movement import MOVEMENTS
 from .rule import ACCELERATIONS, DECAYS, Rule, advance, apply, coefficients, direction_again, gradient, move
-from .transforms import OFF, TRANSFORMS, agr_applies
+from .transforms import OFF, TRANSFORMS, agr_ends, agr_suits
 
 __all__ = [
     "ACCELERATIONS",
@@ -18,7 +18,8 @@ __all__ = [
     "Rule",
     "State",
     "advance",
-    "agr_applies",
+    "agr_ends",
+    "agr_suits",
     "apply",
     "coefficients",
     "direction_again",

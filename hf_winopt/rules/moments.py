@@ -1,8 +1,9 @@
 """docs/math.md, section 2: the moments, and the direction `u` that they give.
 
 A kind of moments is four things: the names of its state, its coefficients at step `t` (float64, on the host), how the
-state takes in a transformed gradient, and the direction. `h` feeds the first moment, `s` the second; `out` holds the
-tensors that take the new state, by name, and is empty where the new state is to be new tensors.
+state takes in a transformed gradient, and the direction. `h` is that gradient, `s` what feeds Adam's second moment and
+nesterov's look ahead; Adan takes `h` in every line. `out` holds the tensors that take the new state, by name, and is
+empty where the new state is to be new tensors.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def adan_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
         "m": 1 - beta1,
         "d": 1 - beta2,
         "n": 1 - beta3,
-        "difference": 0.0 if t == 1 else 1.0,  # at the first step g_prev = g
+        "difference": 0.0 if t == 1 else 1.0,  # at the first step h_prev = h
         "ahead": beta2,
         "d_in_u": beta2 * bc1 / bc2,
         "root": bc1 / math.sqrt(bc3),
@@ -73,18 +74,15 @@ def adan_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
 
 
 def adan_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State) -> State:
-    d_t = scaled(s - state["prev_grad"], c["difference"])
-    n_root = add_scaled(s, d_t, c["ahead"])
-    h_difference = d_t if h is s else d_t + (h - s)  # h - g_prev
+    d_t = scaled(h - state["prev_grad"], c["difference"])
+    n_root = add_scaled(h, d_t, c["ahead"])
     return {
         "exp_avg": toward(state["exp_avg"], h, c["m"], out.get("exp_avg")),  # m <- b1 m + (1-b1) h
-        "exp_avg_diff": toward(
-            state["exp_avg_diff"], h_difference, c["d"], out.get("exp_avg_diff")
-        ),  # d <- b2 d + (1-b2) (h - g_prev)
+        "exp_avg_diff": toward(state["exp_avg_diff"], d_t, c["d"], out.get("exp_avg_diff")),  # d <- b2 d + (1-b2) d_t
         "exp_avg_sq": toward_square(
             state["exp_avg_sq"], n_root, c["n"], out.get("exp_avg_sq")
-        ),  # n <- b3 n + (1-b3) (g + b2 d_t)^2
-        "prev_grad": stored(s, out.get("prev_grad")),
+        ),  # n <- b3 n + (1-b3) (h + b2 d_t)^2
+        "prev_grad": stored(h, out.get("prev_grad")),  # h_prev <- h
     }
 
 

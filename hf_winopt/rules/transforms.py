@@ -29,13 +29,18 @@ def adal(g: Tensor, abs_sum: Coefficient) -> Tensor:
     return g * abs_sum
 
 
-def agr_applies(ndim: int, t: int, agr_steps: int | None) -> bool:
-    """Whether AGR changes the gradient of a parameter of `ndim` dimensions at its step `t` (the first is 1)."""
-    return ndim >= 2 and (agr_steps is None or t <= agr_steps)
+def agr_suits(whole: Tensor) -> bool:
+    """Whether AGR is for this parameter, given whole: of a single element it would leave nothing of the gradient."""
+    return whole.ndim >= 2 and whole.numel() > 1
+
+
+def agr_ends(t: int, agr_steps: int | None) -> bool:
+    """Whether AGR is over at step `t` (the first is 1)."""
+    return agr_steps is not None and t > agr_steps
 
 
 def transformed(transform: str, g: Tensor, abs_sum: Coefficient) -> tuple[Tensor, Tensor]:
-    """`(h, s)`: what feeds the first moment, and what feeds the second (`g` under AGR, `h` under AdaL)."""
+    """`(h, s)`: the transformed gradient, and what feeds Adam's second moment (`g` under AGR, `h` under AdaL)."""
     if transform == "agr":
         return agr(g, abs_sum), g
     if transform == "adal":

@@ -12,8 +12,8 @@ from torch.distributed.tensor import Placement, Replicate, Shard, distribute_ten
 
 from hf_winopt import create_optimizer
 
-SHAPES = [(7, 5), (3,), (16, 8), (1,), (2, 6), (0, 4), (5, 3, 2)]
-"""Some are cut into uneven shards, some leave a process without any."""
+SHAPES = [(7, 5), (3,), (16, 8), (1,), (2, 6), (0, 4), (5, 3, 2), (2, 1)]
+"""Some are cut into uneven shards, some leave a process without any; of the last each has a single element."""
 
 ON_A_LINE: list[list[Placement]] = [
     [Shard(0)],
@@ -23,6 +23,7 @@ ON_A_LINE: list[list[Placement]] = [
     [Replicate()],
     [Shard(0)],
     [Shard(2)],
+    [Shard(0)],
 ]
 ON_A_PLANE: list[list[Placement]] = [
     [Shard(0), Shard(0)],
@@ -32,6 +33,7 @@ ON_A_PLANE: list[list[Placement]] = [
     [Replicate(), Shard(1)],
     [Shard(0), Shard(0)],
     [Shard(1), Shard(2)],
+    [Shard(0), Replicate()],
 ]
 PLACEMENTS = {1: ON_A_LINE, 2: ON_A_PLANE}
 

@@ -32,7 +32,7 @@ EXACT: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 class Entry:
     """A parameter to step: its rule, the type of its gradient, its state ("step" too) and the number of its group.
 
-    `sharing` is who has the rest of it, where it is a shard.
+    `suits_agr` says whether AGR is for the whole parameter; `sharing`, who has the rest of it, where it is a shard.
     """
 
     rule: Rule
@@ -40,6 +40,7 @@ class Entry:
     grad_dtype: torch.dtype
     state: Mapping[str, Tensor]
     group: int
+    suits_agr: bool = True
     sharing: Sharing | None = None
 
     @property

@@ -43,7 +43,7 @@ def adan_coefficients(c, hyper, t):
     put(c, col.M, 1 - number(hyper, col.BETA))
     put(c, col.D, 1 - beta2)
     put(c, col.N, 1 - number(hyper, col.BETA + 2))
-    put(c, col.DIFFERENCE, tl.where(t == 1, 0.0, 1.0))  # at the first step g_prev = g
+    put(c, col.DIFFERENCE, tl.where(t == 1, 0.0, 1.0))  # at the first step h_prev = h
     put(c, col.AHEAD, beta2)
     put(c, col.D_IN_U, beta2 * bc1 / bc2)
     put(c, col.ROOT, bc1 / tl.sqrt(bc3))

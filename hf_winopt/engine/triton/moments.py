@@ -28,17 +28,17 @@ def adam_direction(c, exp_avg, exp_avg_sq):
 
 
 @triton.jit
-def adan_advance(c, h, s, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad):
+def adan_advance(c, h, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad):
     further = number(c, col.DIFFERENCE) != 0  # not the first step, and not the first after a restart
     exp_avg = tl.where(further, exp_avg, 0.0)
     exp_avg_diff = tl.where(further, exp_avg_diff, 0.0)
     exp_avg_sq = tl.where(further, exp_avg_sq, 0.0)
-    d_t = tl.where(further, s - prev_grad, 0.0)
-    n_root = s + number(c, col.AHEAD) * d_t
+    d_t = tl.where(further, h - prev_grad, 0.0)
+    n_root = h + number(c, col.AHEAD) * d_t
     exp_avg = toward(exp_avg, h, number(c, col.M))  # m <- b1 m + (1-b1) h
-    exp_avg_diff = toward(exp_avg_diff, d_t + (h - s), number(c, col.D))  # d <- b2 d + (1-b2) (h - g_prev)
-    exp_avg_sq = toward_square(exp_avg_sq, n_root, number(c, col.N))  # n <- b3 n + (1-b3) (g + b2 d_t)^2
-    return exp_avg, exp_avg_diff, exp_avg_sq, s
+    exp_avg_diff = toward(exp_avg_diff, d_t, number(c, col.D))  # d <- b2 d + (1-b2) d_t
+    exp_avg_sq = toward_square(exp_avg_sq, n_root, number(c, col.N))  # n <- b3 n + (1-b3) (h + b2 d_t)^2
+    return exp_avg, exp_avg_diff, exp_avg_sq, h
 
 
 @triton.jit

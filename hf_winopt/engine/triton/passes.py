@@ -62,7 +62,7 @@ def direction(
             fourth = pointer(row, col.STATE + 3, TYPE, ALIGNED) + at
             prev_grad = tl.load(fourth, mask=mask)
             exp_avg, exp_avg_diff, exp_avg_sq, prev_grad = adan_advance(
-                c, h, s, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad
+                c, h, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad
             )
             tl.store(first, exp_avg, mask=mask)
             tl.store(second, exp_avg_diff, mask=mask)

@@ -40,7 +40,7 @@ def rows(rule: Rule, entries: Sequence[Any]) -> Tensor:
     for entry in entries:
         p, state = entry.param, entry.state
         spans = -(-p.numel() // SPAN)
-        transforms = rule.transform == "adal" or (rule.transform == "agr" and p.ndim >= 2)
+        transforms = rule.transform == "adal" or (rule.transform == "agr" and entry.suits_agr)
         row = [p.data_ptr(), state["step"].data_ptr(), p.numel(), entry.group, transforms]
         row += [entry.rule.trust_ratio, first_span, spans]
         row += [state[name].data_ptr() for name in rule.state_names]

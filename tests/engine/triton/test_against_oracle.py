@@ -12,7 +12,7 @@ from tests.optim.test_against_oracle import OPTIONS
 from tests.oracle import SPECS
 from tests.problems import follows_oracle
 
-SHAPES = ((3, 4), (5,), (0,), (2, 3, 2))
+SHAPES = ((3, 4), (5,), (0,), (2, 3, 2), (1, 1))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
