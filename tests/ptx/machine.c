@@ -1,0 +1,49 @@
+/* A block of a GPU's threads, all in step: an instruction is a loop over them. What must not be, or need not always be
+   as it is here, ends the launch with a complaint. */
+
+#include "machine.h"
+#include "numbers.h"
+#include "memory.h"
+#include "threads.h"
+#include "operations.inc" /* from operations.py: what only computes, and the table of all instructions */
+
+static const char *carry_out(machine *m, const instruction *i) {
+    const char *why;
+    for (int k = i->results; k < i->operands; k++)
+        if (!m->written[i->operand[k]]) return complain(m, 0, "reads a register that nothing has been put in");
+    memset(m->on, 1, m->threads);
+    if (i->guard >= 0) {
+        if (!m->written[i->guard]) return complain(m, 0, "depends on a predicate that nothing has been put in");
+        const cell *holds = m->registers + (int64_t)i->guard * m->threads;
+        for (int t = 0; t < m->threads; t++) m->on[t] = holds[t].u8 != i->negated;
+    }
+    why = operations[i->operation](m, i);
+    for (int k = 0; k < i->results; k++) m->written[i->operand[k]] = 1;
+    return why;
+}
+
+/* Run blocks, of which `blocks` has x, y and z. The first five registers are those, the thread and its lane; those up to
+   `variable` hold `numbers`, which are the same for all; what the others hold when a block begins, nobody may ask. */
+const char *launch(machine *m, const uint64_t *numbers, int32_t variable, const int32_t *blocks, int64_t count) {
+    cell *const variables = m->registers + (int64_t)variable * m->threads;
+    m->launched = m->moment + 1;
+    for (int t = 0; t < m->threads; t++) {
+        m->registers[3 * m->threads + t].u64 = t;
+        m->registers[4 * m->threads + t].u64 = t % WARP;
+        for (int k = 5; k < variable; k++) m->registers[k * m->threads + t].u64 = numbers[k];
+    }
+    for (m->block = 0; m->block < count; m->block++) {
+        m->born = ++m->moment;
+        for (int k = 0; k < 3; k++)
+            for (int t = 0; t < m->threads; t++) m->registers[k * m->threads + t].u64 = blocks[3 * m->block + k];
+        memset(m->written, 1, variable);
+        memset(m->written + variable, 0, m->count - variable);
+        memset(variables, 0xa5, sizeof(cell) * (m->count - variable) * m->threads);
+        for (m->next = 0; m->next >= 0 && m->next < m->length;) {
+            m->at = m->next++;
+            const char *why = carry_out(m, &m->code[m->at]);
+            if (why) return why;
+        }
+    }
+    return 0;
+}
