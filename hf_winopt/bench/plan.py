@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from .. import OPTIMIZERS, create_optimizer
-from ..engine import BACKENDS, reason_against_triton, resolve
+from ..engine import BACKENDS, choose, resolve
 from ..optim.registry import suggestion
 from .shapes import Shape, shapes_of
 
@@ -79,7 +79,7 @@ def make_plan(
         raise ValueError(f"rounds must be at least 1; got {rounds}")
     engines = dict.fromkeys(e for backend in backends for e in _engines(backend, chosen))
     for name in names:
-        create_optimizer(name, [torch.zeros(1)])  # knows what to say of a wrong name
+        create_optimizer(name, [torch.zeros(1, device="cpu")])  # knows what to say of a wrong name
     unique = tuple(dict.fromkeys(names or OPTIMIZERS))
     return Plan(unique, _public(shapes), shapes_of(shapes), DTYPES[dtype], tuple(engines), chosen, rounds)
 
@@ -99,7 +99,7 @@ def _engines(backend: str, device: torch.device) -> tuple[str, ...]:
         raise ValueError(f"unknown backend {backend!r}{suggestion(backend, known)} Known backends: {', '.join(known)}")
     if backend == "triton":  # elsewhere it is stepped by another engine, whose times would bear its name
         sample = torch.zeros(1, device=device)
-        if reason := reason_against_triton(sample, sample):
+        if reason := choose(backend, sample, sample)[1]:
             raise ValueError(f"backend 'triton' cannot be measured here: {reason}")
     return (backend,)
 

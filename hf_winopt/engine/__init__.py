@@ -1,6 +1,8 @@
 """How a rule runs over a list of tensors. Each engine is a module with `step(rule, works)`; `triton` has plans."""
 
-from .dispatch import ACCELERATORS, BACKENDS, DTYPES, has_gaps, reason_against_triton, resolve, step, triton_lacks
+from .dispatch import ACCELERATORS, BACKENDS, DTYPES, choose, has_gaps, resolve, step, triton_lacks
+from .forms import Forms, addresses, places
+from .memory import has_no_address, has_values, reaches_beyond
 from .shards import any_sharded, is_sharded, like, local, local_grad, mesh_of, placed_like, sharing
 from .work import Work, compute_dtype, lines
 
@@ -8,10 +10,15 @@ __all__ = [
     "ACCELERATORS",
     "BACKENDS",
     "DTYPES",
+    "Forms",
     "Work",
+    "addresses",
     "any_sharded",
+    "choose",
     "compute_dtype",
     "has_gaps",
+    "has_no_address",
+    "has_values",
     "is_sharded",
     "like",
     "lines",
@@ -19,7 +26,8 @@ __all__ = [
     "local_grad",
     "mesh_of",
     "placed_like",
-    "reason_against_triton",
+    "places",
+    "reaches_beyond",
     "resolve",
     "sharing",
     "step",

@@ -107,8 +107,12 @@ def _stepper(group: _Group, its: list[Program]) -> Callable[[list[Tensor]], obje
 
 def _table(c: Coefficients, kind: Kind) -> Tensor:
     """The coefficients, in one tensor beside the parameters."""
-    table = torch.tensor([0.0 if isinstance(value, Tensor) else value for value in c.values()], dtype=torch.float64)
-    table = table.to(compute_dtype(kind[0])).to(kind[2], non_blocking=True)
+    numbers = [0.0 if isinstance(value, Tensor) else value for value in c.values()]
+    table = (
+        torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        .to(compute_dtype(kind[0]))
+        .to(kind[2], non_blocking=True)
+    )
     for place, value in enumerate(c.values()):
         if isinstance(value, Tensor):  # on an accelerator, where reading it would wait
             table[place] = value

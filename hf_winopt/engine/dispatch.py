@@ -18,10 +18,12 @@ from ..rules import Rule
 from . import staged
 from .work import Work
 
-BACKENDS = {"eager": "eager", "compile": "compiled", "triton": "eager"}
-"""Backend name -> module of this package with `step(rule, works)`, imported at its first use.
+BACKENDS = ("eager", "compile", "triton")
 
-The Triton engine is not stepped by works but by a `triton.plan.Plan`; what it cannot take, the eager engine steps.
+_MODULES = {"eager": "eager", "compile": "compiled"}
+"""Engine -> module of this package with `step(rule, works)`, imported at its first use.
+
+The Triton engine is not stepped by works but by a `triton.plan.Plan`.
 """
 
 ACCELERATORS = ("cuda", "xpu")  # ROCm's devices are called cuda too
@@ -45,10 +47,26 @@ def triton_lacks() -> str | None:
 
 
 def resolve(backend: str, device: torch.device) -> str:
-    """The backend that steps tensors on `device`: what was asked for, or for "auto" the one that is best there."""
+    """The engine for tensors on `device`: what was asked for, or for "auto" the one that is best there."""
     if backend != "auto":
         return backend
     return "triton" if device.type in ACCELERATORS and triton_lacks() is None else "eager"
+
+
+def choose(backend: str, z: Tensor, g: Tensor, without_address: str | None = None) -> tuple[str, str | None]:
+    """The engine that steps a parameter, or the shard of one; and if it is not the one that was to, why.
+
+    Args:
+        backend: what the optimizer was told.
+        z, g: the parameter and its gradient (or itself, where it has none yet).
+        without_address: why the address of one of its tensors says nothing; None where all do.
+    """
+    engine = resolve(backend, z.device)
+    if engine == "eager":
+        misses_triton = backend == "auto" and z.device.type in ACCELERATORS
+        return engine, triton_lacks() if misses_triton else None
+    against = without_address or (_against_triton(z, g) if engine == "triton" else None)
+    return (engine if against is None else "eager"), against
 
 
 def _walk(tensor: Tensor) -> list[int]:
@@ -61,8 +79,7 @@ def has_gaps(p: Tensor) -> bool:
     return _walk(torch.empty_like(p, device="meta")) != _walk(p)
 
 
-def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
-    """Why the Triton engine cannot step a parameter, or the shard of one, with such a gradient; None where it can."""
+def _against_triton(p: Tensor, g: Tensor) -> str | None:
     if p.device.type not in ACCELERATORS and os.environ.get("TRITON_INTERPRET") != "1":
         return f"Triton needs a GPU, and a parameter is on {p.device}"
     if lack := triton_lacks():
@@ -79,23 +96,22 @@ def reason_against_triton(p: Tensor, g: Tensor) -> str | None:
     return None
 
 
-def step(backend: str, works: Mapping[Rule, list[Work]]) -> None:
-    """Step the works of each rule, each device's by the engine that `backend` means there.
+def step(works: Mapping[Rule, list[Work]]) -> None:
+    """Step the works of each rule, each by its engine.
 
-    Those that need sums over shards, which are elsewhere too, go together and first, whatever the backend.
-
-    Raises:
-        KeyError: no such backend.
+    Those that need sums over shards, which are elsewhere too, go together and first, whatever their engine.
     """
     in_stages: defaultdict[Rule, list[Work]] = defaultdict(list)
     by_engine: defaultdict[tuple[str, Rule], list[Work]] = defaultdict(list)
     for rule, mine in works.items():
         for work in mine:
+            if work.z.is_meta:  # without values there is nothing to step
+                continue
             if staged.takes(rule, work):
                 in_stages[rule].append(work)
             else:
-                by_engine[BACKENDS[resolve(backend, work.z.device)], rule].append(work)
+                by_engine[work.engine, rule].append(work)
     if in_stages:
         staged.step(in_stages)
     for (name, rule), mine in by_engine.items():
-        importlib.import_module(f".{name}", __package__).step(rule, mine)
+        importlib.import_module(f".{_MODULES[name]}", __package__).step(rule, mine)

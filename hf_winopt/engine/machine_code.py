@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,15 @@ def exported(request: Request) -> torch.export.ExportedProgram:
     examples = run.examples()
     size = torch.export.Dim("size", min=2)
     shapes = [{0: size} if tensor.numel() == EXAMPLE else None for tensor in examples]
-    # a step may be taken under any of these, and what is compiled serves every later one
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with _undisturbed():
         return torch.export.export(run, (examples,), dynamic_shapes=(shapes,))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A step may be taken under any of these, or the opposite, and what is compiled serves every later one."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False), torch.device("cpu"):
+        yield
 
 
 @functools.cache
@@ -95,7 +102,7 @@ def _compile(request: Request, path: Path) -> None:
     _ask_ahead()
     options = {"cpp.dynamic_threads": True, **_headers(), **Run(request).options()}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _undisturbed():
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of itself
             torch._inductor.aoti_compile_and_package(
                 exported(request), package_path=str(path), inductor_configs=options

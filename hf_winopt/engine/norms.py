@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..rules import Coefficient, Coefficients, Rule, gradient
+from .memory import has_values
 from .shards import Sharing, complete
-from .work import Segment, compute_dtype, flat
+from .work import Segment, compute_dtype, line_or_copy, views
 
 BLOCK = 1 << 18
 """Elements of a block: small enough that what one operation writes is in the cache when the next one reads it."""
@@ -47,7 +48,7 @@ def squares(tensor: Tensor) -> Tensor:
 
 def on_host(value: Tensor, dtype: torch.dtype) -> Coefficient:
     """A float where reading it costs nothing (CPU); on an accelerator the 0-dim tensor, so that no step waits."""
-    return value.item() if value.device.type == "cpu" else value.to(dtype)
+    return value.item() if value.device.type == "cpu" and has_values(value) else value.to(dtype)
 
 
 def by_parameter(values: Tensor, segment: Segment) -> Tensor:
@@ -62,7 +63,7 @@ def spread(numbers: Tensor, segment: Segment) -> Coefficient:
     dtype = compute_dtype(segment.z.dtype)
     if len(segment.sizes) == 1:
         return on_host(numbers[0], dtype)
-    sizes = torch.tensor(segment.sizes).to(numbers.device, non_blocking=True)
+    sizes = torch.tensor(segment.sizes, device="cpu").to(numbers.device, non_blocking=True)
     return numbers.to(dtype).repeat_interleave(sizes, output_size=segment.z.numel())
 
 
@@ -98,7 +99,7 @@ def _squares_of_blocks(grads: Sequence[Tensor]) -> list[Tensor]:
         squares(piece.to(compute_dtype(g.dtype))).to(grads[0].device)
         for g in grads
         if g.numel()
-        for (piece,) in blocks(*flat([g]))
+        for (piece,) in blocks(*(views([g]) or [line_or_copy(g)]))
     ]
 
 

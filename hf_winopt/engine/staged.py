@@ -72,5 +72,5 @@ class _Sums:
         return self._rows[self._places(segment)].to(segment.z.device)
 
     def _places(self, segment: Segment) -> Tensor:
-        places = torch.tensor([self._place[id(work)] for work in segment.works])
+        places = torch.tensor([self._place[id(work)] for work in segment.works], device="cpu")
         return places.to(self._rows.device, non_blocking=True)

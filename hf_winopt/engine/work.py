@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..rules import Coefficients
-from .shards import Sharing
+from .shards import PLAIN, Sharing
 
 SMALL = 1 << 16
 """Parameters of at most so many elements are stepped together."""
@@ -23,43 +23,57 @@ TOGETHER = 1 << 18
 """Elements of small parameters in one segment, at most: what one operation writes is in the cache for the next."""
 
 
-@dataclass
+NOTHING = torch.empty(0, device="cpu")
+"""The gradient of what is held ready for one."""
+
+
+@dataclass(eq=False)
 class Work:
-    """One parameter of one step.
+    """One parameter with its state, to be stepped by an engine that goes by works: held ready, or of one step.
 
     Args:
         z: the parameter, floating point, any shape and layout.
-        g: its gradient, same shape; never modified.
         state: the tensors of `rule.state_names`, same shape, float32 (float64 for float64 parameters).
+        g: its gradient, same shape; never modified.
         c: the step's coefficients, shared by all works of the same hyper-parameters and step count. An entry
             "abs_sum" says that `sum|g|` is known already (`OFF` where AGR is); otherwise the engine finds it.
+        step: its step count.
         sharing: who has the rest of the parameter, if `z` is a shard of it; None if it is whole.
-        lines: `lines(z, *state)`, where it is at hand.
+        suits_agr: whether AGR is for the whole parameter.
+        engine: the name of the engine.
+        lines: `lines(z, *state)`, where they lie so and may be remembered.
     """
 
     z: Tensor
-    g: Tensor
     state: dict[str, Tensor]
-    c: Coefficients
+    g: Tensor = NOTHING
+    c: Coefficients = field(default_factory=dict)
+    step: Tensor = NOTHING
     sharing: Sharing | None = None
+    suits_agr: bool = True
+    engine: str = "eager"
     lines: list[Tensor] | None = None
 
+    def given(self, g: Tensor, c: Coefficients) -> Work:
+        """The same parameter with the gradient and the coefficients of a step."""
+        return Work(self.z, self.state, g, c, self.step, self.sharing, self.suits_agr, self.engine, self.lines)
+
     def joins(self) -> bool:
-        """Whether the parameter can be stepped together with others: small, and laid out plainly."""
-        return self.z.numel() <= SMALL and all(map(Tensor.is_contiguous, self._tensors()))
+        """Whether the parameter can be stepped together with others: small, of plain tensors, and laid out plainly."""
+        if self.z.numel() > SMALL:
+            return False
+        tensors = self.tensors()
+        return PLAIN.issuperset(map(type, tensors)) and all(map(Tensor.is_contiguous, tensors))
 
     def views(self) -> list[Tensor] | None:
         """`z`, `g` and state, one-dimensional, in one common order; None where their layouts ask for copies."""
         if self.lines is not None and self.g.is_contiguous():
             z, *states = self.lines
             return [z, _line(self.g), *states]
-        return views(self._tensors())
+        return views(self.tensors())
 
-    def flat(self) -> list[Tensor]:
-        """As `views`, with copies where it must be."""
-        return self.views() or flat(self._tensors())
-
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """`z`, `g` and state."""
         return [self.z, self.g, *self.state.values()]
 
 
@@ -92,16 +106,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def flat(tensors: list[Tensor]) -> list[Tensor]:
-    """One-dimensional contiguous tensors in one common order of elements: views where that can be, else copies.
+def views(tensors: list[Tensor]) -> list[Tensor] | None:
+    """Tensors of one shape, one-dimensional, in one common order of elements; None where their layouts ask for copies.
 
     They are detached: to be a parameter, and to require a gradient, is a part of what compiled code is compiled for.
     """
-    return views(tensors) or [t.detach().reshape(-1).contiguous() for t in tensors]
-
-
-def views(tensors: list[Tensor]) -> list[Tensor] | None:
-    """`flat` without copies; None where the layouts ask for some."""
     if found := lines(tensors):
         return found
     order = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
@@ -109,7 +118,7 @@ def views(tensors: list[Tensor]) -> list[Tensor] | None:
 
 
 def lines(tensors: list[Tensor]) -> list[Tensor] | None:
-    """`flat` of contiguous tensors; None where one of them is not."""
+    """`views` of contiguous tensors; None where one of them is not."""
     return list(map(_line, tensors)) if all(map(Tensor.is_contiguous, tensors)) else None
 
 
@@ -118,19 +127,25 @@ def _line(tensor: Tensor) -> Tensor:
     return plain if plain.ndim == 1 else plain.view(-1)
 
 
+def line_or_copy(tensor: Tensor) -> Tensor:
+    """A tensor as a one-dimensional one: a view of it where it is contiguous, else a copy."""
+    return _line(tensor if tensor.is_contiguous() else tensor.contiguous())
+
+
 def alone(work: Work) -> Segment:
     """One parameter by itself, in place or, where its tensors are laid out differently, on copies."""
-    z, g, *states = work.flat()
+    in_place = work.views()
+    z, g, *states = in_place or map(line_or_copy, work.tensors())
     segment = Segment(z, g, dict(zip(work.state, states)), work.c, [z.numel()], [work])
     for target, value in ((work.z, z), *zip(work.state.values(), states)):
-        if value.data_ptr() != target.data_ptr():
+        if not in_place and not target.is_contiguous():
             segment.home.append(([target], [value.view(target.shape)]))
     return segment
 
 
 def _together(works: list[Work]) -> Segment:
     """Small contiguous parameters of one dtype and one set of coefficients, laid end to end."""
-    columns = list(zip(*(work.flat() for work in works)))
+    columns = list(zip(*(map(_line, work.tensors()) for work in works)))
     z, g, *states = joined = [torch.cat(column) for column in columns]
     sizes = [part.numel() for part in columns[0]]
     home = [(list(column), list(whole.split(sizes))) for column, whole in zip(columns, joined) if whole is not g]

@@ -14,6 +14,7 @@ from hf_winopt.integrations import names, parsing
 from hf_winopt.integrations.arguments import typed_options
 from hf_winopt.integrations.names import Entry
 from hf_winopt.optim import registry
+from hf_winopt.optim.options import OF_TORCH
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,9 @@ def check(args: Any) -> None:
         return
     kwargs = optimizer_kwargs(entry, args)
     if any(entry.factory is row.cls for row in registry.OPTIMIZERS.values()):
-        entry.factory([torch.zeros(1)], **kwargs)  # ours check their values and do nothing else before a step
+        entry.factory(
+            [torch.zeros(1, device="cpu")], **kwargs
+        )  # ours check their values and do nothing else before a step
 
 
 def _accepted(entry: Entry) -> tuple[dict[str, Parameter], bool]:
@@ -158,7 +161,7 @@ def _said(args: Any) -> Iterator[tuple[str, Any, str, Callable[[Any, Parameter],
 
 
 def _known(option: str, accepted: Mapping[str, Parameter]) -> str:
-    known = sorted(accepted.keys() - _OF_TRAINER.keys())
+    known = sorted(accepted.keys() - _OF_TRAINER.keys() - set(OF_TORCH))
     near = difflib.get_close_matches(option, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     return f"{hint} It takes: {', '.join(known) or 'none'}"

@@ -8,7 +8,8 @@ from typing import Any
 from torch.optim.optimizer import ParamsT
 
 from ..rules import Rule
-from .base import RuleOptimizer, options_of
+from .base import RuleOptimizer
+from .groups import options_of
 
 
 class AdaL(RuleOptimizer):
@@ -37,6 +38,10 @@ class AdaL(RuleOptimizer):
         skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(params, options_of(locals()), backend)
 

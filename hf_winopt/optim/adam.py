@@ -8,7 +8,8 @@ from typing import Any
 from torch.optim.optimizer import ParamsT
 
 from ..rules import Rule
-from .base import RuleOptimizer, options_of
+from .base import RuleOptimizer
+from .groups import options_of
 
 
 class AdamW(RuleOptimizer):
@@ -40,11 +41,13 @@ class AdamW(RuleOptimizer):
             would not survive. Counted in `skipped_steps`, and logged. Without AMP and False, such a gradient is stepped
             with, as in torch.
         maximize: ascend instead of descend.
-        backend: "auto", "eager" or "compile".
+        backend: "auto", "eager", "compile" or "triton".
+        foreach, fused, capturable, differentiable: as generic code gives them to torch's optimizers. They change
+            nothing here: one engine serves all, and a step can be captured. `differentiable=True` is refused.
 
     Raises:
         ValueError: a bad option, named with its value and what would be right.
-        TypeError: a parameter that is not float32, bfloat16, float16 or float64.
+        TypeError: a parameter that requires a gradient and is not float32, bfloat16, float16 or float64.
     """
 
     def __init__(
@@ -65,6 +68,10 @@ class AdamW(RuleOptimizer):
         skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(params, options_of(locals()), backend)
 
@@ -104,6 +111,10 @@ class Adam(RuleOptimizer):
         skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(params, options_of(locals()), backend)
 
@@ -147,6 +158,10 @@ class LAMB(RuleOptimizer):
         skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(params, options_of(locals()), backend)
 

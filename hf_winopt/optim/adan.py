@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ..engine import Work
 from ..rules import MOMENTS, Rule
-from .base import RuleOptimizer, options_of
+from .base import RuleOptimizer
+from .groups import options_of
 from .options import betas as betas_of_length
-from .ready import Held
 
 
 class Adan(RuleOptimizer):
@@ -48,6 +49,10 @@ class Adan(RuleOptimizer):
         skip_nonfinite: bool = False,
         maximize: bool = False,
         backend: str = "auto",
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(params, options_of(locals()), backend)
 
@@ -63,14 +68,16 @@ class Adan(RuleOptimizer):
     @torch.no_grad()
     def restart(self) -> None:
         """Set the moments of every parameter back to zero; the next step is step 1. `x` and `y` stay."""
-        for state in self.state.values():
-            _restart(state)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p in self._own_state:
+                    _restart(self._own_state[p])
 
-    def _count(self, group: dict[str, Any], held: Sequence[Held]) -> None:
-        for each in held if group["restart_every"] else ():
-            if each.step.item() >= group["restart_every"]:
-                _restart({"step": each.step, **each.state})
-        super()._count(group, held)
+    def _count(self, group: dict[str, Any], works: Sequence[Work]) -> None:
+        for work in works if group["restart_every"] else ():
+            if work.step.item() >= group["restart_every"]:
+                _restart({"step": work.step, **work.state})
+        super()._count(group, works)
 
 
 def _restart(state: dict[str, Tensor]) -> None:

@@ -6,18 +6,15 @@ multiplied by (absent once the scaler's `unscale_` was called), and `found_inf`,
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .. import engine
 
 
-class StepsUnderAMP:
-    """What `GradScaler` and Accelerate ask of an optimizer with `param_groups` and `backend`."""
+class StepsUnderAMP(torch.optim.Optimizer):
+    """What `GradScaler` and Accelerate ask of an optimizer with a `backend`."""
 
-    param_groups: list[dict[str, Any]]
     backend: str
     _found_inf: Tensor | None = None
 
@@ -36,11 +33,13 @@ class StepsUnderAMP:
 
         On a GPU asking waits for the step.
         """
-        return None if self._found_inf is None else bool(self._found_inf.item())
+        if self._found_inf is None:
+            return None
+        return engine.has_values(self._found_inf) and bool(self._found_inf.item())
 
     def _scaling(self) -> tuple[Tensor | None, Tensor | None]:
         """`(grad_scale, found_inf)` of this step, each of one element or None."""
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if found_inf is not None and not isinstance(found_inf, Tensor):  # 0 where the scaler saw no gradient
-            found_inf = torch.tensor(float(found_inf))
+            found_inf = torch.tensor(float(found_inf), device="cpu")
         return grad_scale, found_inf

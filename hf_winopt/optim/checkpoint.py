@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..engine import compute_dtype, like, local, mesh_of, placed_like
-from ..rules import Rule
-from .options import check_options
-
-if TYPE_CHECKING:
-    from .base import RuleOptimizer
+from .. import engine
+from ..rules import MOMENTS, MOVEMENTS, Rule
+from .foreign import writer
+from .groups import Grouped, check_group
+from .options import OF_TORCH, plain
 
 FORM = ("acceleration", "decay", "agr", "skip_nonfinite")
 """What belongs to the optimizer, not to the checkpoint: options that make the rule, or guard the run."""
 
-FOREIGN = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay")
+FOREIGN = ("amsgrad", "decoupled_weight_decay", *OF_TORCH)
 """Options of torch's optimizers that have no meaning here."""
 
-States = dict[Tensor, dict[str, Tensor]]
+_OURS = {"step", "max_exp_avg_sq"}.union(
+    *(moments.state_names for moments in MOMENTS.values()), *(movement.state_names for movement in MOVEMENTS.values())
+)
+"""What a rule keeps, or torch's Adam; whatever else is kept of a parameter is somebody else's, and stays."""
 
 
-def check_group(group: Mapping[str, Any], cls: type[RuleOptimizer]) -> None:
-    """Check the options of a parameter group one by one and together.
-
-    Raises:
-        ValueError: names the option, its value and what would be right.
-    """
-    check_options(group, cls.checks)
-    cls.rule(group)
-    if group.get("agr_steps") is not None and not group.get("agr"):
-        warnings.warn("agr_steps has no effect without agr=True", stacklevel=4)
-
-
-def fitted(optimizer: RuleOptimizer, incoming: Mapping[str, Any]) -> tuple[list[dict[str, Any]], States]:
+def fitted(optimizer: Grouped, incoming: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
     """The groups of a state dict with this optimizer's form, and its state on the parameters' devices.
 
     Raises:
-        ValueError: names the group or the parameter that does not fit, and why.
+        ValueError: another optimizer's; or names the group or the parameter that does not fit, and why.
     """
     _check_form(incoming)
     own, saved = optimizer.param_groups, incoming["param_groups"]
@@ -50,13 +40,22 @@ def fitted(optimizer: RuleOptimizer, incoming: Mapping[str, Any]) -> tuple[list[
             f"state_dict must have parameter groups of {[len(g['params']) for g in own]} parameters; "
             f"got {[len(g['params']) for g in saved]}"
         )
-    groups, states = [], {}
+    _refuse_anothers(optimizer, incoming)
+    groups: list[dict[str, Any]] = []
+    states: dict[Any, Any] = dict(incoming["state"])
+    renewed: list[str] = []
     for mine, theirs in zip(own, saved):
         groups.append(_group(type(optimizer), mine, theirs))
         rule = optimizer.rule(groups[-1])
         for param, key in zip(mine["params"], theirs["params"]):
-            if key in incoming["state"]:
-                states[param] = _state(param, incoming["state"][key], rule, key)
+            if key in states:
+                states[param] = _state(param, states.pop(key), rule, key, renewed)
+    if renewed:
+        warnings.warn(
+            f"the moments of {len(renewed)} parameters start anew, since the state dict has not got all of them: it "
+            f"{renewed[0]}",
+            stacklevel=5,
+        )
     return groups, states
 
 
@@ -82,28 +81,59 @@ def _is_group(group: Any) -> bool:
     return isinstance(keys, (list, tuple)) and all(isinstance(key, (int, str)) for key in keys)
 
 
-def _group(cls: type[RuleOptimizer], mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _refuse_anothers(optimizer: Grouped, incoming: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: by its look another optimizer wrote it; its numbers would be taken, and its state could not.
+    """
+    groups, states = incoming["param_groups"], incoming["state"]
+    kept = [states[key] for group in groups for key in group["params"] if key in states]
+    moments = optimizer.rule(optimizer.param_groups[0]).moments_kind.state_names
+    if (who := writer(moments, optimizer.defaults, kept, groups)) is not None:
+        ours = type(optimizer).__name__
+        raise ValueError(
+            f"state_dict must be of {ours}, or of an optimizer that keeps the same moments ({', '.join(moments)}); got "
+            f"one that was written by another optimizer, by its look {who}. Go on with that one, or begin {ours} with "
+            "the weights alone: with Trainer, --model_name_or_path CHECKPOINT in place of --resume_from_checkpoint"
+        )
+
+
+def _group(cls: type[Grouped], mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     if theirs.get("amsgrad") is True:
         warnings.warn("the state dict was made with amsgrad=True, which goes on here without it", stacklevel=6)
-    kept = {name: value for name, value in theirs.items() if name not in FOREIGN}
+    kept = {name: plain(value) for name, value in theirs.items() if name not in FOREIGN}
     defaults = {name: value for name, value in mine.items() if name != "params"}
     group = {**defaults, **kept, **{name: mine[name] for name in FORM if name in mine}}
     check_group(group, cls)
     return group
 
 
-def _state(param: Tensor, state: Mapping[str, Any], rule: Rule, key: object) -> dict[str, Tensor]:
-    """The part of a saved state that the rule keeps, in this optimizer's types, on the parameter's device.
+def _state(param: Tensor, state: Any, rule: Rule, key: object, renewed: list[str]) -> dict[str, Any]:
+    """What was kept of a parameter: what the rule keeps in this optimizer's types, on the parameter's device.
 
     Moments belong to one step count: where one of them is missing, all start as at step 1. Where only the count is
     missing (torch's SGD keeps none) the next step is not the first.
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"state_dict: state of parameter {key} must be a dict; got {state!r}")
+    others = {name: _moved(param, value) for name, value in state.items() if name not in _OURS}
     mine = {name: _tensor(param, state[name], name, key) for name in rule.state_names if state.get(name) is not None}
-    if any(name not in mine for name in rule.moments_kind.state_names):
-        return {}
-    return {"step": _step(state.get("step", 1), key), **mine}
+    moments = rule.moments_kind.state_names
+    if all(name in mine for name in moments):
+        return {"step": _step(state.get("step", 1), key), **mine, **others}
+    if mine:
+        lacking = next(name for name in moments if name not in mine)
+        renewed.append(f"has {', '.join(mine)} of parameter {key}, and no {lacking}")
+    return others
+
+
+def _moved(param: Tensor, value: Any) -> Any:
+    """What somebody else keeps of a parameter, with every tensor in it copied to the parameter's device."""
+    if isinstance(value, Tensor):
+        return value.detach().to(param.device, copy=True)
+    if isinstance(value, dict):
+        return {name: _moved(param, each) for name, each in value.items()}
+    return type(value)(_moved(param, each) for each in value) if type(value) in (list, tuple) else value
 
 
 def _step(value: Any, key: object) -> Tensor:
@@ -129,16 +159,18 @@ def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
             f"state_dict: {name} of parameter {key} must be dense and hold its values; "
             f"got one of layout {value.layout} on {value.device}"
         )
-    if mesh_of(value) != mesh_of(param):
+    if engine.mesh_of(value) != engine.mesh_of(param):
         raise ValueError(
             f"state_dict: {name} of parameter {key} must be sharded as the parameter is. Load it by "
             "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which shards what is whole"
         )
-    value = placed_like(param, value.detach())
-    kept = local(value).to(local(param).device, compute_dtype(param.dtype), copy=True)
+    value = engine.placed_like(param, value.detach())
+    kept = engine.local(value).to(engine.local(param).device, engine.compute_dtype(param.dtype), copy=True)
+    if engine.has_no_address(kept) is not None:  # nor has the parameter, where they are alike: nothing to look at
+        return engine.like(param, kept)
     squares = name == "exp_avg_sq"  # whose elements stand still where they have become infinite, and the others go on
     right = "a number >= 0" if squares else "finite"
     wrong = kept[~((kept >= 0) if squares else kept.isfinite())]
     if wrong.numel():
         raise ValueError(f"state_dict: {name} of parameter {key} must be {right}; got {wrong[0].item()} in it")
-    return like(param, kept)
+    return engine.like(param, kept)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from .. import engine
+from ..engine.norms import grad_norm
+from ..rules import Coefficient, largest_norm
+from .gathered import Gathered
+from .groups import Grouped
+from .state import HOST
 
 logger = logging.getLogger(__name__)
 
 
-class HeedsNorm:
-    """What an optimizer with `param_groups` does by the norm of all its gradients, which it finds once a step."""
+class HeedsNorm(Grouped):
+    """What an optimizer does by the norm of all its gradients, which it finds once a step."""
 
-    param_groups: list[dict[str, Any]]
-    _found_inf: Tensor | None
+    _found_inf: Tensor | None = None
 
     grad_norm: Tensor | None = None
     """Norm of all gradients at the last step, unscaled and before clipping; None where no option asks for it.
@@ -38,11 +46,33 @@ class HeedsNorm:
     def _needs_norm(self) -> bool:
         return self._clips() or self._skips()
 
-    def _leave_out_unless_finite(self) -> None:
-        """Once the norm is known: what AMP calls an overflow is then also a norm that is not finite."""
+    def _norm_of(self, gathered: Gathered, grad_scale: Tensor | None) -> Tensor | None:
+        """The norm of all gradients, unscaled; None where it is not needed."""
+        if not self._needs_norm():
+            return None
+        grads, sharings = gathered.live, gathered.live_sharings()
+        if any(g.is_meta for g in grads):  # those without values say nothing
+            sharings = [each for g, each in zip(grads, sharings) if not g.is_meta]
+            grads = [g for g in grads if not g.is_meta]
+        norm = grad_norm(grads, sharings, gathered.zs[0].device if gathered.zs else HOST)
+        return norm if grad_scale is None else norm / grad_scale.to(norm)
+
+    def _largest_norm(self) -> float:
+        """The largest norm of all gradients that every second moment bears, once they are clipped."""
+        return min((self._bears(group) for group in self.param_groups), default=math.inf)
+
+    def _bears(self, group: dict[str, Any]) -> float:
+        rule = self.rule(group)
+        sizes = {(p.dtype, p.numel()) for p in group["params"] if p.grad is not None}
+        bounds = (largest_norm(rule, group, n, torch.finfo(engine.compute_dtype(t)).max) for t, n in sizes)
+        bound = min(bounds, default=math.inf)
+        return math.inf if 0 < group["max_grad_norm"] <= bound else bound
+
+    def _leave_out_unless_borne(self) -> None:
+        """Once the norm is known: what AMP calls an overflow is then also a norm that no second moment bears."""
         if not self._skips() or self.grad_norm is None:
             return
-        left_out = ~self.grad_norm.isfinite()
+        left_out = ~(self.grad_norm.isfinite() & (self.grad_norm <= self._largest_norm()))
         if self._found_inf is not None:
             left_out |= self._found_inf.to(left_out.device).reshape(()) != 0
         self._found_inf = left_out
@@ -50,8 +80,25 @@ class HeedsNorm:
             self._skipped = left_out.long()
         else:  # in place: a graph that replays the step counts on
             self._skipped.add_(left_out.to(self._skipped.device))
-        if left_out.device.type == "cpu" and left_out:
+        if left_out.device.type == "cpu" and engine.has_values(left_out) and left_out:
             logger.warning(
                 f"{type(self).__name__} left out a step: the norm of all gradients is {self.grad_norm.item()}; "
                 f"{self.skipped_steps} left out so far"
             )
+
+    def _grad_factor(self, group: dict[str, Any], grad_scale: Tensor | None) -> Coefficient:
+        """What section 0 multiplies the gradient by: sign, unscaling and clipping together."""
+        factor: Coefficient = -1.0 if group["maximize"] else 1.0
+        if grad_scale is not None:
+            factor = factor / _number(grad_scale.reshape(()))
+        if group["max_grad_norm"] > 0 and self.grad_norm is not None:
+            share = group["max_grad_norm"] / (_number(self.grad_norm) + 1e-6)
+            if isinstance(share, Tensor):
+                return factor * share.clamp(max=1.0)
+            factor = factor * (1.0 if share >= 1 else share)  # a norm that is not a number stays one
+        return factor
+
+
+def _number(value: Tensor) -> Coefficient:
+    """What the host knows of a number: not that of a fake tensor."""
+    return value.item() if engine.has_values(value) else value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,12 +15,31 @@ from ..rules import ACCELERATIONS, DECAYS
 
 Check = Callable[[str, Any], None]
 
+OF_TORCH = ("foreach", "fused", "capturable", "differentiable")
+"""Options of torch's optimizers that come from generic code: taken where they change nothing, and then forgotten."""
+
 LARGEST = torch.finfo(torch.float32).max
 """What lies beyond is no number for a step in float32."""
 
 
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's own, in a tuple or list too; all else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
+
+
 def refuse(name: str, value: object, right: str) -> None:
-    raise ValueError(f"{name} must be {right}; got {value!r}")
+    raise ValueError(f"{name} must be {right}; got {value!r}{_of_yaml(value)}")
+
+
+def _of_yaml(value: object) -> str:
+    """What to do with a text that was meant for a number."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        number = math.nan
+    return "" if math.isnan(number) else f", a text (which YAML takes 1e-3 for; write 1.0e-3, or {number!r})"
 
 
 def _is_number(value: object) -> bool:
@@ -56,6 +77,16 @@ def count(name: str, value: Any) -> None:
 def optional_count(name: str, value: Any) -> None:
     if value is not None:
         count(name, value)
+
+
+def _optional_flag(name: str, value: Any) -> None:
+    if value is not None:
+        flag(name, value)
+
+
+def _never(name: str, value: Any) -> None:
+    if value is not False:
+        refuse(name, value, "False: a step is taken in place, so that no gradient can go back through it")
 
 
 def flag(name: str, value: Any) -> None:
@@ -116,6 +147,10 @@ CHECKS: dict[str, Check] = {
     "max_grad_norm": non_negative,
     "skip_nonfinite": flag,
     "maximize": flag,
+    "foreach": _optional_flag,
+    "fused": _optional_flag,
+    "capturable": flag,
+    "differentiable": _never,
 }
 """Option name -> check. A class whose option means something else (Adan's three betas) says so in its `checks`."""
 

@@ -1,6 +1,6 @@
 """Parameters that are pieces of others: what is done element by element is right on them, a sum over a whole is not.
 
-DeepSpeed puts flat pieces in the place of an optimizer's parameters, FSDP1 hands them out from the start, and
+DeepSpeed puts flat pieces in the place of all parameters of a group, FSDP1 hands them out from the start, and
 `ZeroRedundancyOptimizer` gives each process some of the parameters only. None of them tells what a piece is a piece of,
 so what needs the whole is refused, rather than taken of the piece.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ..engine import is_sharded
 from ..rules import Rule
@@ -34,8 +36,12 @@ def are_pieces(params: Sequence[Tensor], given: Collection[int]) -> bool:
     """
     if any(getattr(p, mark, False) for p in params for mark in _OF_FSDP1):
         return True
-    others = [p for p in params if id(p) not in given]
-    return bool(others) and all(p.ndim == 1 and not is_sharded(p) for p in others)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False  # with nobody to share them
+    # a bias that the user puts into a group, or in the place of another, is a parameter, or has others beside it
+    return bool(params) and all(
+        id(p) not in given and p.ndim == 1 and not isinstance(p, Parameter) and not is_sharded(p) for p in params
+    )
 
 
 def refuse(optimizer: str, why: str, rules: Iterable[Rule], norms: Iterable[str]) -> None:

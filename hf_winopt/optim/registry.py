@@ -15,6 +15,7 @@ from .adal import AdaL
 from .adam import LAMB, Adam, AdamW
 from .adan import Adan
 from .base import RuleOptimizer
+from .options import OF_TORCH
 from .sgd import SGD
 
 PAPERS = {
@@ -163,7 +164,7 @@ def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimize
     row = OPTIMIZERS[name]
     for option, value in options.items():
         if option not in row.options:
-            known = sorted(row.options)
+            known = sorted(row.options.keys() - set(OF_TORCH))
             raise TypeError(
                 f"{name} has no option {option!r}{suggestion(option, known)} Its options: {', '.join(known)}"
             )

@@ -3,7 +3,18 @@
 from .arithmetic import Coefficient, Coefficients, is_known
 from .moments import MOMENTS, State, trust_ratio
 from .movement import MOVEMENTS
-from .rule import ACCELERATIONS, DECAYS, Rule, advance, apply, coefficients, direction_again, gradient, move
+from .rule import (
+    ACCELERATIONS,
+    DECAYS,
+    Rule,
+    advance,
+    apply,
+    coefficients,
+    direction_again,
+    gradient,
+    largest_norm,
+    move,
+)
 from .transforms import OFF, TRANSFORMS, agr_ends, agr_suits
 
 __all__ = [
@@ -25,6 +36,7 @@ __all__ = [
     "direction_again",
     "gradient",
     "is_known",
+    "largest_norm",
     "move",
     "trust_ratio",
 ]

@@ -21,12 +21,16 @@ State = dict[str, Tensor]
 
 
 class Moments(NamedTuple):
-    """One kind of moments; see the module."""
+    """One kind of moments; see the module.
+
+    `reach` says how many times the largest `|h|` so far what is squared can be; 0 where nothing is.
+    """
 
     state_names: tuple[str, ...]
     coefficients: Callable[[Mapping[str, Any], int], dict[str, float]]
     advance: Callable[[Coefficients, Tensor, Tensor, State, State], State]
     direction: Callable[[Coefficients, Tensor, State], Tensor]
+    reach: Callable[[Mapping[str, Any]], float]
 
 
 def _quotient(numerator: Tensor, second_moment: Tensor, c: Coefficients) -> Tensor:
@@ -53,6 +57,10 @@ def adam_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State
 
 def adam_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
     return _quotient(state["exp_avg"], state["exp_avg_sq"], c)
+
+
+def adam_reach(hyper: Mapping[str, Any]) -> float:
+    return 1.0  # s
 
 
 # Adan --------------------------------------------------------------------------------------------------------------
@@ -90,6 +98,10 @@ def adan_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
     return _quotient(add_scaled(state["exp_avg"], state["exp_avg_diff"], c["d_in_u"]), state["exp_avg_sq"], c)
 
 
+def adan_reach(hyper: Mapping[str, Any]) -> float:
+    return 1.0 + 2.0 * hyper["betas"][1]  # h + b2 (h - h_prev)
+
+
 # Momentum (SGD) ----------------------------------------------------------------------------------------------------
 
 
@@ -110,13 +122,19 @@ def nesterov_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
     return add_scaled(s, state["momentum_buffer"], c["mu"])
 
 
+def momentum_reach(hyper: Mapping[str, Any]) -> float:
+    return 0.0
+
+
+_ADAM = ("exp_avg", "exp_avg_sq")
+_ADAN = ("exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad")
+_SGD = ("momentum_buffer",)
+
 MOMENTS = {
-    "adam": Moments(("exp_avg", "exp_avg_sq"), adam_coefficients, adam_advance, adam_direction),
-    "adan": Moments(
-        ("exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad"), adan_coefficients, adan_advance, adan_direction
-    ),
-    "momentum": Moments(("momentum_buffer",), momentum_coefficients, momentum_advance, momentum_direction),
-    "nesterov": Moments(("momentum_buffer",), momentum_coefficients, momentum_advance, nesterov_direction),
+    "adam": Moments(_ADAM, adam_coefficients, adam_advance, adam_direction, adam_reach),
+    "adan": Moments(_ADAN, adan_coefficients, adan_advance, adan_direction, adan_reach),
+    "momentum": Moments(_SGD, momentum_coefficients, momentum_advance, momentum_direction, momentum_reach),
+    "nesterov": Moments(_SGD, momentum_coefficients, momentum_advance, nesterov_direction, momentum_reach),
 }
 
 

@@ -116,14 +116,15 @@ class Rule:
         return state * len(self.state_names)
 
 
-def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: float = 1.0) -> dict[str, float]:
+def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: Coefficient = 1.0) -> Coefficients:
     """Every number of step `t`, computed on the host in float64.
 
     Args:
         hyper: `lr`, `weight_decay`, and what the rule's moments and movement ask (`betas`, `eps`, `momentum`,
             `dampening`, `reckless_steps`); optionally `weight_decay_gamma` (1) and `inverse_sqrt_lr` (False).
         t: the step of the parameter, the first is 1.
-        grad: what the gradient is multiplied by: sign, unscaling and clipping together.
+        grad: what the gradient is multiplied by: sign, unscaling and clipping together; a tensor where the host does
+            not know it.
     """
     lr = float(hyper["lr"])
     if hyper.get("inverse_sqrt_lr"):
@@ -131,12 +132,27 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: float = 1.0
     lam = hyper["weight_decay"] * hyper.get("weight_decay_gamma", 1.0) ** (t - 1)
     in_movement = lam if rule.decay in ("decoupled", "proximal") else 0.0
     numbers = {
-        "grad": grad,
         **({rule.decay: lam} if rule.decay in ("l2", "in_update") else {}),
         **rule.moments_kind.coefficients(hyper, t),
         **rule.movement.coefficients(hyper, lr, in_movement),
     }
-    return {name: float(number) for name, number in numbers.items()}  # an int is a known coefficient too
+    return {"grad": grad, **{name: float(number) for name, number in numbers.items()}}  # an int is known, too
+
+
+def largest_norm(rule: Rule, hyper: Mapping[str, Any], numel: int, largest: float) -> float:
+    """The largest norm of a parameter's gradient whose square the second moment bears; infinite if it has none.
+
+    Args:
+        hyper: as `coefficients` takes them.
+        numel: elements of the parameter: AdaL multiplies by the sum of as many, which is at most their root times the
+            norm.
+        largest: the largest number of the type of the state.
+    """
+    reach = rule.moments_kind.reach(hyper)
+    if reach == 0:
+        return math.inf
+    bound = 0.999 * math.sqrt(largest) / reach  # less what sums are rounded by
+    return math.sqrt(bound / math.sqrt(max(numel, 1))) if rule.transform == "adal" else bound
 
 
 def gradient(c: Coefficients, z: Tensor, g: Tensor) -> Tensor:

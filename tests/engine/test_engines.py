@@ -76,7 +76,7 @@ def test_stepping_small_parameters_together_changes_nothing(name, monkeypatch):
 def test_segments_of_small_parameters_are_of_bounded_length(monkeypatch):
     monkeypatch.setattr(work, "TOGETHER", 10)
     c = {"grad": 1.0}
-    works = [work.Work(torch.zeros(n), torch.zeros(n), {}, c) for n in (4, 5, 3, 0, 12, 1)]
+    works = [work.Work(torch.zeros(n), {}, torch.zeros(n), c) for n in (4, 5, 3, 0, 12, 1)]
     assert [segment.sizes for segment in work.segments(works)] == [[4, 5], [3], [12], [1]]
 
 
@@ -97,6 +97,6 @@ def test_sums_lose_nothing_over_many_elements():
     g = torch.full((3_000_000,), 0.1)
     exact = 3_000_000 * float(g[0].double())
     p = torch.nn.Parameter(torch.zeros_like(g))
-    (segment,) = work.segments([work.Work(p, g, {}, {"grad": 1.0})])
+    (segment,) = work.segments([work.Work(p, {}, g, {"grad": 1.0})])
     assert abs(norms.abs_sums(segment).item() / exact - 1) < 1e-6
     assert abs(norms.grad_norm([g], (), g.device).item() / (g.double().norm().item()) - 1) < 1e-6

@@ -40,6 +40,10 @@ SANE: dict[str, st.SearchStrategy[Any]] = {
     "maximize": st.booleans(),
     "skip_nonfinite": st.booleans(),
     "backend": st.sampled_from(["auto", "eager"]),
+    "foreach": st.sampled_from([None, True, False]),
+    "fused": st.sampled_from([None, True, False]),
+    "capturable": st.booleans(),
+    "differentiable": st.just(False),
 }
 # A second moment that forgets faster than the first makes steps without bound; who trains so has asked for it.
 SANE_BETAS = {
@@ -49,18 +53,19 @@ SANE_BETAS = {
 
 # the whole of what is allowed, its borders above all; float arithmetic may then overflow, which is no error -----------
 
+_OF_NUMPY = [np.float16(0.5), np.float32(0.5), np.float64(0.9), np.int64(1)]
 _AMOUNT = st.sampled_from(
-    [0, 1, 0.0, -0.0, LEAST, 1e-300, 1e-45, 1e-38, 1.0, 1e30, 10**38, LARGEST, np.float64(0.1)]
+    [0, 1, 0.0, -0.0, LEAST, 1e-300, 1e-45, 1e-38, 1.0, 1e30, 10**38, LARGEST, *_OF_NUMPY]
 ) | st.floats(0, LARGEST)
-_SHARE = st.sampled_from([0, 0.0, -0.0, LEAST, 1e-45, 0.5, BELOW_1, np.float64(0.9)]) | st.floats(0, BELOW_1)
-_RATIO = st.sampled_from([1, 2, LEAST, 1e-300, 1e-38, 1e30, LARGEST]) | st.floats(LEAST, LARGEST)
+_SHARE = st.sampled_from([0, 0.0, -0.0, LEAST, 1e-45, 0.5, BELOW_1, *_OF_NUMPY[:-1]]) | st.floats(0, BELOW_1)
+_RATIO = st.sampled_from([1, 2, LEAST, 1e-300, 1e-38, 1e30, LARGEST, *_OF_NUMPY]) | st.floats(LEAST, LARGEST)
 _RATE_TENSORS = st.builds(
     lambda value, dtype, shape: torch.full(shape, value, dtype=dtype),
     st.sampled_from([0, 1, 2]),
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64]),
     st.sampled_from([(), (1,), (1, 1)]),
 )
-_COUNT = st.sampled_from([0, 1, 2, 10**9, 10**30, 10**400])
+_COUNT = st.sampled_from([0, 1, 2, 10**9, 10**30, 10**400, np.int64(1), np.uint8(3)])
 
 ALLOWED: dict[str, st.SearchStrategy[Any]] = SANE | {
     "lr": _AMOUNT | _RATE_TENSORS,
@@ -78,17 +83,17 @@ ALLOWED_BETAS = {n: st.tuples(*[_SHARE] * n) | st.lists(_SHARE, min_size=n, max_
 
 # what must be refused ------------------------------------------------------------------------------------------------
 
-# numpy's float32 and int64 among them: an option goes into checkpoints, and those hold plain numbers
+# numpy's numbers are numbers, its arrays and its truth values are none
 _NO_NUMBER = [
     None, "", "0.1", b"1", math.nan, math.inf, -math.inf, True, False, 1j, [0.1], (), {}, {0.1}, object(), 10**400,
-    -(10**400), 1e39, -1e39, math.nextafter(LARGEST, math.inf), np.float32(0.1), np.float16(0.1), np.int64(1),
+    -(10**400), 1e39, -1e39, math.nextafter(LARGEST, math.inf), np.float32(math.nan), np.float64(1e39),
     np.bool_(True), np.array(0.1), np.array([0.1, 0.2]), Decimal("0.1"), Fraction(1, 10),
 ]  # fmt: skip
 _TENSORS = [torch.tensor(0.5), torch.tensor([0.5, 0.5])]
 _NEGATIVE = [-1, -1.0, -LEAST, -1e-8]
 _NOT_BELOW_1 = [1, 1.0, math.nextafter(1, 2), 2]
-_NO_FLAG = [None, 0, 1, 0.0, "", "yes", "True", [], [True], np.bool_(True), np.array([True, False]), torch.tensor(True)]
-_NO_COUNT = [-1, 0.0, 2.5, "1", True, math.nan, [1], np.int64(1), np.array([1, 2]), torch.tensor(1)]
+_NO_FLAG = [None, 0, 1, 0.0, "", "yes", "True", [], [True], np.int64(1), np.array([True, False]), torch.tensor(True)]
+_NO_COUNT = [-1, 0.0, 2.5, "1", True, math.nan, [1], np.float32(1), np.array([1, 2]), torch.tensor(1)]
 _NO_NAME = ["", "Win", "won", 0, True, 1.0, [], ["win"], {"win"}, b"win", np.array(["win", "l2"]), torch.ones(2)]
 
 _BAD_AMOUNT = [*_NO_NUMBER, *_TENSORS, *_NEGATIVE]
@@ -132,6 +137,10 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "maximize": st.sampled_from(_NO_FLAG),
     "skip_nonfinite": st.sampled_from(_NO_FLAG),
     "backend": st.sampled_from([None, "cuda", *_NO_NAME]),
+    "foreach": st.sampled_from(_NO_FLAG[1:]),
+    "fused": st.sampled_from(_NO_FLAG[1:]),
+    "capturable": st.sampled_from(_NO_FLAG),
+    "differentiable": st.sampled_from([True, np.bool_(True), *_NO_FLAG]),
 }
 BAD_BETAS = {n: _wrong_sequences(n, 0.9, _BAD_SHARE) for n in (2, 3)}
 

@@ -80,9 +80,6 @@ NO_PARAMETERS: dict[str, Callable[[], Any]] = {
     "twice": _twice,
     "named and not": lambda: [("weight", _weight()), _weight()],
     "expanded": lambda: [Parameter(torch.ones(3, 1).expand(3, 4))],
-    "int64": lambda: [_weight(torch.int64)],
-    "bool": lambda: [_weight(torch.bool)],
-    "uint8": lambda: [_weight(torch.uint8)],
     "complex64": lambda: [_weight(torch.complex64)],
     "float8": lambda: [_weight(torch.float8_e4m3fn)],
     "sparse": lambda: [Parameter(torch.eye(3).to_sparse())],
@@ -93,7 +90,7 @@ NO_PARAMETERS: dict[str, Callable[[], Any]] = {
     "a group whose params are None": lambda: [{"params": None}],
     "a group whose params are a number": lambda: [{"params": 3}],
     "a group whose params are a set": lambda: [{"params": {_weight()}}],
-    "a group with what cannot be trained": lambda: [{"params": [_weight()]}, {"params": [_weight(torch.int64)]}],
+    "a group with what cannot be trained": lambda: [{"params": [_weight()]}, {"params": [_weight(torch.complex64)]}],
     "in two groups": lambda: [{"params": group} for group in zip(_twice())],
 }  # fmt: skip
 """What an optimizer must refuse as `params`."""

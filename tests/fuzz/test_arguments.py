@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -112,7 +113,7 @@ def assert_says(message: str, option: str, value: object) -> None:
     """The name and the value; of a tensor of one element, that element."""
     assert option in message
     words = [repr(value)]
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta):
         words.append(repr(value.item()))
     assert any(f"got {each}" in message or f"{option}={each}" in message for each in words)
 

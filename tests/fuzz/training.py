@@ -71,6 +71,7 @@ def train(optimizer: RuleOptimizer, steps: int = 2, scale: float = 1.0, seed: in
 
 def all_finite(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every parameter and every number of the state is finite."""
-    state = [value for of_one in optimizer.state.values() for value in of_one.values()]
     params: Sequence[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    kept = [value for p in params for value in optimizer.state.get(p, {}).values()]
+    state = [value for value in kept if isinstance(value, Tensor)]  # beside what others keep there
     return all(bool(torch.isfinite(tensor).all()) for tensor in (*params, *state))

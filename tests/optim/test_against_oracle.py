@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 import pytest
 import torch
 
 from hf_winopt import OPTIMIZERS, create_optimizer
-from hf_winopt.engine import machine_code, ready
 from tests.oracle import SPECS
 from tests.problems import SHAPES, follows_oracle
 
 DTYPES = (torch.float64, torch.float32)
 LARGE = ((70, 60), *SHAPES)
-
-
-@pytest.fixture
-def _not_compiled(monkeypatch):
-    """The programs as they are before the compiler has them: the same operations, in a tenth of the time."""
-    monkeypatch.setattr(ready, "ahead_of_time", lambda request: machine_code.exported(request).module())
-    monkeypatch.setattr(ready, "compiled_beside", contextlib.nullcontext)
-    monkeypatch.setattr(ready, "_ready", {})
 
 
 def test_the_oracle_knows_every_name():
@@ -49,7 +39,7 @@ def test_eager_with_weight_decay(name, dtype):
     with_weight_decay(name, "eager", dtype)
 
 
-@pytest.mark.usefixtures("_not_compiled")
+@pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_what_is_compiled_with_weight_decay(name, dtype):

@@ -102,18 +102,22 @@ def test_torch_sgd_goes_on_as_ours(dampening):
     torch.testing.assert_close(others, params, rtol=1e-12, atol=1e-12)
 
 
-def test_moments_of_another_family_start_anew():
+def test_moments_that_are_not_all_there_start_anew_and_that_is_said():
     """A step count without its moments would correct zeros for a bias that they do not have."""
-    params, sgd = trained(lambda p: SGD(p, lr=0.1), torch.float64)
+    params, theirs = trained(lambda p: torch.optim.AdamW(p, lr=0.1), torch.float64)
+    state_dict = copy.deepcopy(theirs.state_dict())
+    del state_dict["state"][0]["exp_avg_sq"]
     others = clones(params)
     ours = AdamW(others)
-    state_dict = sgd.state_dict()
-    state_dict["param_groups"] = ours.state_dict()["param_groups"]
-    ours.load_state_dict(state_dict)
-    fresh_params = clones(params)
+    with pytest.warns(
+        UserWarning, match="moments of 1 parameters start anew.*has exp_avg of parameter 0, and no exp_avg_sq"
+    ):
+        ours.load_state_dict(state_dict)
+    fresh = clones(params[:1])
     go_on(others, ours, range(2))
-    go_on(fresh_params, AdamW(fresh_params), range(2))
-    assert all(torch.equal(p, q) for p, q in zip(others, fresh_params))
+    go_on(fresh, AdamW(fresh, lr=0.1), range(2))
+    assert torch.equal(others[0], fresh[0])
+    assert ours.state[others[1]]["step"] == 7
 
 
 def test_the_form_of_the_rule_is_the_optimizers_own():

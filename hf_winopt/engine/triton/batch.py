@@ -59,7 +59,7 @@ class Sent:
         found_inf: not 0 where a gradient overflowed, one element; None without AMP.
         squares: sums of squares of the gradients, float64; None where their norm is not needed.
         norm: where the norm of all gradients goes, float64, one element; None where it is not needed.
-        skips: whether nothing is stepped where that is not finite.
+        skips: whether nothing is stepped where that is more than is borne (a column of the hyper-parameters).
     """
 
     upload: Tensor

@@ -98,7 +98,7 @@ def coefficients(
         table, upload, coefs: the parameters' rows; what the step sent; where the coefficients go.
         first, hyper_at: where in the upload the gradients' addresses begin (0: no gradient), and the groups' rows.
         squares, n_squares, norm: partial sums of all gradients' squares, and where their norm goes (NORMED); nothing
-            is stepped where it is not finite (SKIPS).
+            is stepped where it is more than is borne, or no number (SKIPS).
         grad_scale: what the loss was multiplied by (SCALED).
         found_inf: not 0 where a gradient overflowed (STOPPABLE).
     """
@@ -115,7 +115,7 @@ def coefficients(
         if i == 0:
             tl.store(norm, all_g)
     if SKIPS:
-        live = tl.where(all_g < float("inf"), live, 0.0)  # what is no number is not less either
+        live = tl.where(all_g <= number(hyper, col.BEARS), live, 0.0)  # what is no number is not less either
     put(c, col.LIVE, live)
 
     step = number(row, col.STEP).to(tl.pointer_type(tl.float32))

@@ -40,7 +40,8 @@ RESTART_EVERY = tl.constexpr(16)
 MAX_GRAD_NORM = tl.constexpr(17)
 SIGN = tl.constexpr(18)
 INVERSE_SQRT_LR = tl.constexpr(19)
-HYPER = tl.constexpr(20)
+BEARS = tl.constexpr(20)  # the largest norm of all gradients with which a step is taken
+HYPER = tl.constexpr(21)
 
 # a parameter's coefficients (float32; float64 for float64 parameters), computed on the device each step --------------
 

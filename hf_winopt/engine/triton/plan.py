@@ -22,9 +22,6 @@ from . import table
 from .batch import Batch, Entry, Sent
 from .sharing import SharedSums
 
-NOWHERE = 16
-"""Stands for the address of a gradient without elements, which has none; 0 would say that there is no gradient."""
-
 
 def home(param: Tensor) -> torch.device:
     """The device that steps a parameter."""
@@ -58,42 +55,29 @@ class Plan:
     def step(
         self,
         groups: Sequence[Mapping[str, Any]],
-        grads: Sequence[Tensor | None],
+        where: Sequence[int],
         grad_scale: Tensor | None = None,
         found_inf: Tensor | None = None,
         norm: Tensor | None = None,
         finds_norm: bool = False,
-        skips: bool = False,
+        bears: float | None = None,
     ) -> Tensor | None:
         """Step every entry that has a gradient.
 
         Args:
             groups: the parameter groups.
-            grads: the gradients of all parameters, or None.
+            where: the addresses of the gradients of all parameters, 0 where there is none (`forms.places`).
             grad_scale, found_inf: one element each, on any device; None without AMP.
             norm: the norm of all gradients, where one is needed and known already.
             finds_norm: find it here.
-            skips: leave everything as it is where the norm found here is not finite.
+            bears: leave everything as it is where the norm found here is not finite, or larger; None for never.
 
         Returns:
             The norm found here, unscaled and before clipping, float64 with 0 dimensions; else None.
         """
-        where = _places(grads)
         for device in self._devices:
-            found = device.step(groups, where, grad_scale, found_inf, norm, finds_norm, skips)
+            found = device.step(groups, where, grad_scale, found_inf, norm, finds_norm, bears)
         return found if finds_norm else None
-
-
-def _places(grads: Sequence[Tensor | None]) -> list[int]:
-    """The addresses of the gradients; 0 where there is none."""
-    try:
-        where = list(map(Tensor.data_ptr, grads))  # type: ignore[arg-type]
-    except TypeError:  # some have none
-        where = [0 if g is None else g.data_ptr() or NOWHERE for g in grads]
-    else:
-        if 0 in where:
-            where = [each or NOWHERE for each in where]
-    return where
 
 
 class _DevicePlan:
@@ -127,15 +111,15 @@ class _DevicePlan:
         found_inf: Tensor | None,
         norm: Tensor | None,
         finds_norm: bool,
-        skips: bool,
+        bears: float | None,
     ) -> Tensor | None:
         mine = [where[place] for place in self._order]
         aligned = [not reduce(or_, mine[b.first : b.first + b.size], 0) & 15 for b in self._batches]
         with self._current():
-            self._send(mine, groups)
+            self._send(mine, groups, bears)
             sent = Sent(self._upload, len(mine), self._here(grad_scale), self._here(found_inf))
             if finds_norm or norm is not None:
-                sent = replace(self._with_squares(sent, aligned, norm), skips=skips)
+                sent = replace(self._with_squares(sent, aligned, norm), skips=bears is not None)
             steps = [
                 batch.stages(sent, wide, any(groups[i]["weight_decay"] > 0 for i in batch.groups))
                 for batch, wide in zip(self._batches, aligned)
@@ -162,9 +146,9 @@ class _DevicePlan:
                 batch.add_squares(sent, wide, mine)
         return replace(sent, squares=squares, norm=torch.empty((), dtype=torch.float64, device=self._device))
 
-    def _send(self, mine: Sequence[int], groups: Sequence[Mapping[str, Any]]) -> None:
+    def _send(self, mine: Sequence[int], groups: Sequence[Mapping[str, Any]], bears: float | None) -> None:
         before, self._rates = self._rates, []  # what the last step may still read is kept until this one has its own
-        packed = table.upload(mine, [table.hyper_row(group, *self._lr(group["lr"])) for group in groups])
+        packed = table.upload(mine, [table.hyper_row(group, *self._lr(group["lr"]), bears) for group in groups])
         del before
         if packed == self._sent:
             return

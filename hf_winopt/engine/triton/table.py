@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,10 +29,10 @@ HYPER_FORMAT = f"dq{HYPER_ROW - 2}d"  # LR, LR_AT, the others
 
 def pieces(sizes: Sequence[int], length: int) -> Tensor:
     """Cut parameters of such sizes into chunks: `parameter << 32 | chunk` for each, int64; none for empty ones."""
-    counts = torch.tensor([-(-size // length) for size in sizes], dtype=torch.int64)
-    owner = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+    counts = torch.tensor([-(-size // length) for size in sizes], dtype=torch.int64, device="cpu")
+    owner = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), counts)
     begins = counts.cumsum(0) - counts
-    return owner << 32 | torch.arange(len(owner)) - begins[owner]
+    return owner << 32 | torch.arange(len(owner), device="cpu") - begins[owner]
 
 
 def rows(rule: Rule, entries: Sequence[Any]) -> Tensor:
@@ -46,19 +47,20 @@ def rows(rule: Rule, entries: Sequence[Any]) -> Tensor:
         row += [state[name].data_ptr() for name in rule.state_names]
         table.append(row + [0] * (col.ROW.value - len(row)))
         first_span += spans
-    return torch.tensor(table, dtype=torch.int64)
+    return torch.tensor(table, dtype=torch.int64, device="cpu")
 
 
 def _log2(number: float) -> float:
     return math.log2(number) if number > 0 else -math.inf
 
 
-def hyper_row(group: Mapping[str, Any], lr: float, lr_at: int) -> tuple[float, ...]:
+def hyper_row(group: Mapping[str, Any], lr: float, lr_at: int, bears: float | None = None) -> tuple[float, ...]:
     """A group's hyper-parameters in the order of `columns`, to be packed by `HYPER_FORMAT`.
 
     Args:
         group: the parameter group; what its optimizer has no use for may be missing.
         lr, lr_at: the learning rate, or the address of one on the device (float32), 0 for none.
+        bears: the largest norm of all gradients with which a step is taken; None where it does not matter.
     """
     betas = (*group.get("betas", ()), 0.0, 0.0, 0.0)[:3]
     r1, r2 = group["reckless_steps"]
@@ -80,6 +82,7 @@ def hyper_row(group: Mapping[str, Any], lr: float, lr_at: int) -> tuple[float, .
         group["max_grad_norm"],
         -1.0 if group["maximize"] else 1.0,
         bool(group.get("inverse_sqrt_lr")),
+        min(math.inf if bears is None else bears, sys.float_info.max),  # infinite is none
     )
 
 

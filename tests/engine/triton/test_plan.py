@@ -229,10 +229,10 @@ def test_what_a_captured_graph_reads_is_left_alone(device, monkeypatch):
 
 
 def test_a_capture_without_a_step_before_it_is_refused(device, monkeypatch):
-    from hf_winopt.optim import fused
+    from hf_winopt.optim import capture
 
     params, optimizer = make(device)
-    monkeypatch.setattr(fused, "capturing", lambda params: True)
+    monkeypatch.setattr(capture, "capturing", lambda params: True)
     for p in params:
         p.grad = torch.ones_like(p)
     with pytest.raises(RuntimeError, match=r"cannot be captured.*outside of it first.*backend='triton'"):
@@ -241,7 +241,7 @@ def test_a_capture_without_a_step_before_it_is_refused(device, monkeypatch):
 
 
 def test_a_capture_of_a_step_that_the_eager_engine_shares_is_refused(device, monkeypatch):
-    from hf_winopt.optim import fused
+    from hf_winopt.optim import capture
 
     params = [torch.nn.Parameter(torch.ones(6, 4).to(device)[:, ::2]), torch.nn.Parameter(torch.ones(3).to(device))]
     optimizer = create_optimizer("adamw_win", params, backend="triton")
@@ -250,6 +250,6 @@ def test_a_capture_of_a_step_that_the_eager_engine_shares_is_refused(device, mon
     with pytest.warns(UserWarning, match="gaps"):
         optimizer.step()
         optimizer.step()
-    monkeypatch.setattr(fused, "capturing", lambda params: True)
+    monkeypatch.setattr(capture, "capturing", lambda params: True)
     with pytest.raises(RuntimeError, match="not every parameter is stepped by the Triton engine"):
         optimizer.step()
