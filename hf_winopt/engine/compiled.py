@@ -129,5 +129,6 @@ def _room_for_direction(kind: Kind, elements: int) -> Tensor:
     """
     key = (compute_dtype(kind[0]), kind[2], threading.get_ident())
     if key not in _room or _room[key].numel() < elements:
-        _room[key] = torch.zeros(elements, dtype=key[0], device=key[1])
+        with torch.inference_mode(False):
+            _room[key] = torch.zeros(elements, dtype=key[0], device=key[1])
     return _room[key]

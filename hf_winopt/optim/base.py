@@ -92,7 +92,8 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
             self._refuse_pieces()
             before = "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture"
             refuse_capture(gathered.zs, self.backend, before)
-            ready = prepare(self, gathered, asks, self.backend, self._tell_once)
+            with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+                ready = prepare(self, gathered, asks, self.backend, self._tell_once)
         if ready.has_rest(gathered):
             refuse_capture(gathered.zs, self.backend, "not every parameter is stepped by the Triton engine")
         if self._skips() and self._skipped is None:
@@ -108,7 +109,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
             return
         if self.has_some_only is not None:
             pieces.refuse(type(self).__name__, self.has_some_only, (), norms)
-        if any(pieces.are_pieces(group["params"], self._given or ()) for group in self.param_groups):
+        if pieces.are_pieces([group["params"] for group in self._every_group], self._given):
             pieces.refuse(type(self).__name__, "was given flat pieces, as DeepSpeed and FSDP1 make them", rules, norms)
 
     def _tell_once(self, reason: str) -> None:
@@ -233,8 +234,8 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         self._ready = None
         self._shown = True
         self._every_group = list(self.param_groups)
-        if self._given is None:  # made from a pickle, which holds what it was given
-            self._given = {id(p) for group in self._every_group for p in group["params"]}
+        if len(self._given) != len(self._every_group):  # made from a pickle, which holds what it was given
+            self._given = [pieces.Given.of(group["params"]) for group in self._every_group]
         self._gather = Gatherer()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 from ..rules import Rule
 from .options import OF_TORCH, Check, check_options, plain
 from .parameters import check_distinct, check_form, check_trained
+from .pieces import Given
 from .state import HoldsState
 
 
@@ -37,7 +38,7 @@ class Grouped(HoldsState):
     checks: ClassVar[Mapping[str, Check]] = {}
     """Checks of options that mean here something else than elsewhere."""
 
-    _given: set[int] | None = None
+    _given: Sequence[Given] = ()
     _every_group: Sequence[dict[str, Any]] = ()  # DeepSpeed shows one of them at a time
 
     def __init__(self, params: ParamsT, defaults: Mapping[str, Any]) -> None:
@@ -67,7 +68,7 @@ class Grouped(HoldsState):
         except (TypeError, ValueError):
             del self.param_groups[-1]
             raise
-        self._given = {*(self._given or ()), *map(id, self.param_groups[-1]["params"])}
+        self._given = [*self._given, Given.of(self.param_groups[-1]["params"])]
         self._every_group = [*self._every_group, self.param_groups[-1]]
 
     def _make_numbers_plain(self) -> None:

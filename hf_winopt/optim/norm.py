@@ -54,7 +54,8 @@ class HeedsNorm(Grouped):
         if any(g.is_meta for g in grads):  # those without values say nothing
             sharings = [each for g, each in zip(grads, sharings) if not g.is_meta]
             grads = [g for g in grads if not g.is_meta]
-        norm = grad_norm(grads, sharings, gathered.zs[0].device if gathered.zs else HOST)
+        home = next((z.device for z in gathered.zs if not z.is_meta), HOST)
+        norm = grad_norm(grads, sharings, home)
         return norm if grad_scale is None else norm / grad_scale.to(norm)
 
     def _largest_norm(self) -> float:
@@ -77,7 +78,8 @@ class HeedsNorm(Grouped):
             left_out |= self._found_inf.to(left_out.device).reshape(()) != 0
         self._found_inf = left_out
         if self._skipped is None:
-            self._skipped = left_out.long()
+            with torch.inference_mode(False):  # to be written to outside of that mode too
+                self._skipped = left_out.long()
         else:  # in place: a graph that replays the step counts on
             self._skipped.add_(left_out.to(self._skipped.device))
         if left_out.device.type == "cpu" and engine.has_values(left_out) and left_out:

@@ -7,11 +7,10 @@ so what needs the whole is refused, rather than taken of the piece.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ..engine import is_sharded
 from ..rules import Rule
@@ -27,21 +26,39 @@ _SUMS = {
 }
 
 
-def are_pieces(params: Sequence[Tensor], given: Collection[int]) -> bool:
+class Given(NamedTuple):
+    """What a parameter group was given at first: the identities of its parameters, and whether any is a matrix or more.
+
+    Later a user may put a bias in it, or another in the place of one; who cuts parameters into flat pieces puts those
+    in the place of all.
+    """
+
+    identities: frozenset[int]
+    matrices: bool
+
+    @classmethod
+    def of(cls, params: Iterable[Tensor]) -> Given:
+        params = list(params)
+        return cls(frozenset(map(id, params)), any(p.ndim >= 2 for p in params))
+
+    def gone_from(self, params: Sequence[Tensor]) -> bool:
+        """Whether it was given matrices, and has nothing of what it was given, nor other matrices."""
+        return self.matrices and not any(id(p) in self.identities or p.ndim >= 2 for p in params)
+
+
+def are_pieces(groups: Sequence[Sequence[Tensor]], given: Sequence[Given]) -> bool:
     """Whether parameters are flat pieces of others.
 
     Args:
-        params: of one group, as they are now.
-        given: the identities of the parameters that the optimizer was given.
+        groups: the parameters of each group, as they are now.
+        given: what each was given.
     """
-    if any(getattr(p, mark, False) for p in params for mark in _OF_FSDP1):
+    if any(getattr(p, mark, False) for params in groups for p in params for mark in _OF_FSDP1):
         return True
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return False  # with nobody to share them
-    # a bias that the user puts into a group, or in the place of another, is a parameter, or has others beside it
-    return bool(params) and all(
-        id(p) not in given and p.ndim == 1 and not isinstance(p, Parameter) and not is_sharded(p) for p in params
-    )
+    known = frozenset().union(*(each.identities for each in given))
+    others = [params for params in groups if params and not any(id(p) in known or is_sharded(p) for p in params)]
+    flat = any(all(p.ndim == 1 for p in params) for params in others)
+    return flat and any(each.gone_from(params) for each, params in zip(given, groups))
 
 
 def refuse(optimizer: str, why: str, rules: Iterable[Rule], norms: Iterable[str]) -> None:

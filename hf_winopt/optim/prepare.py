@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .. import engine
 from ..rules import Rule, agr_suits
@@ -72,6 +73,7 @@ def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, backend: str,
     held = [tensor for work in works.values() for tensor in (work.step, *work.state.values())]
     others = {i: each.engine for i, each in chosen.items() if i not in known}
     fleeting = {i for i, each in chosen.items() if not each.has_addresses}
+    fleeting |= {i for i, param in enumerate(gathered.params) if is_lazy(param)}
     return Ready(asks, gathered, Kept(optimizer, names, held), plan, works, others, fleeting)
 
 
