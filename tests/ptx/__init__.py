@@ -3,7 +3,8 @@
 Triton compiles for a GPU that need not be there, down to PTX, the last text before the GPU's own code. `text` reads it,
 `program` makes numbers of it, and `machine.c` walks those, each instruction a loop over the threads of a block, on the
 tensors' real memory. `device` is what Triton takes for a driver: a launch comes here as it would go to a GPU, with the
-same arguments and the same tables of addresses. The engine's own tests run on it a third time (`test_engine`).
+same arguments and the same tables of addresses. The engine's own tests run on it a third time, and processes that share
+parameters step them on it (`test_engine`).
 
 Shown, of the code that Triton 3.9 makes for a Hopper (and of a few names for an Ampere and a Blackwell, with the same
 bits), the blocks of a launch in any order:

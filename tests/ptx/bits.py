@@ -70,7 +70,7 @@ def cases() -> Iterator[tuple[str, Case]]:
 def parameters(case: Case) -> list[torch.nn.Parameter]:
     """Special numbers, each beside every one; chunks that are full and that are not; a single number; none."""
     pairs = torch.tensor(SPECIAL, dtype=torch.float64).repeat_interleave(len(SPECIAL))
-    drawn = [torch.randn(size, dtype=torch.float64) for size in ((1500,), (64, 64), (), (0, 3))]
+    drawn = [torch.randn(size, dtype=torch.float64) for size in ((300,), (64, 64), (), (0, 3))]
     values = [t.to(case.dtype) for t in (*drawn, *([] if case.exact else [pairs]))]
     if case.misplaced:
         values.append(torch.randn(301, dtype=case.dtype)[1:])

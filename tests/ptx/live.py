@@ -60,6 +60,11 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + elements * tensor.element_size()
 
 
+def _here(tensor: Tensor) -> Tensor:
+    """Of a tensor that processes share, the shard that is in this one."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
 def held_by_callers(frame: FrameType | None) -> Iterator[tuple[str, Tensor]]:
     """The tensors that the functions of hf_winopt hold which lead to a frame, up to the optimizer that steps.
 
@@ -91,9 +96,9 @@ def _tensors(name: str, thing: Any, seen: set[int]) -> Iterator[tuple[str, Tenso
         return
     seen.add(id(thing))
     if isinstance(thing, Tensor):
-        yield name, thing
+        yield name, _here(thing)
         if thing.is_leaf and thing.grad is not None:
-            yield f"{name}.grad", thing.grad
+            yield f"{name}.grad", _here(thing.grad)
     elif isinstance(thing, Mapping):
         for place, (key, value) in enumerate(thing.items()):
             word = type(value).__name__ if key == "self" else key if isinstance(key, str) else str(place)

@@ -12,8 +12,13 @@ typedef union {
     float f32; double f64;
 } cell;
 
+/* What of an instruction's results holds something, where of its sources only a half may: all or nothing; the same halves;
+   what is joined of two, or parted into two. Or the sources must hold something, since now it shows. */
+enum { ALL_OR_NOTHING, SAME_HALVES, JOINED, PARTED, MUST };
+enum { NOTHING, LOWER, UPPER, BOTH };
+
 typedef struct {
-    int32_t operation, guard, negated, results, operands;
+    int32_t operation, guard, negated, results, operands, holds;
     int32_t operand[14];         /* the places of registers: results, then sources */
     int32_t width, count;        /* of an access to memory: the bytes of an element, and how many elements */
     int64_t number;              /* what is added to an address; the instruction that a branch goes to */
@@ -42,7 +47,7 @@ typedef struct {
     const instruction *code;
     int64_t length;
     cell *registers;             /* [register][thread] */
-    uint8_t *written;            /* the registers that something has been put in since the block began */
+    uint8_t *held;               /* the halves of each register that something was put in since the block began */
     uint8_t *on;                 /* the threads that carry out the present instruction */
     int32_t threads, count;      /* count: of registers */
     memory global, shared;

@@ -58,7 +58,7 @@ class _Machine(ctypes.Structure):
     _fields_ = (
         ("code", ctypes.c_void_p),
         ("length", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("registers", "written", "on")),
+        *((name, ctypes.c_void_p) for name in ("registers", "held", "on")),
         *((name, ctypes.c_int32) for name in ("threads", "count")),
         *((name, _Memory) for name in ("global", "shared")),
         ("next", ctypes.c_int64),
@@ -127,11 +127,11 @@ class Machine:
         if len(numbers) != program.variable:
             raise ValueError(f"{program.kernel.name} takes {len(program.kernel.parameters)}, not {len(arguments)}")
         registers = np.empty(program.count * threads, np.uint64)
-        written, on = np.empty(program.count, np.uint8), np.empty(threads, np.uint8)
+        held, on = np.empty(program.count, np.uint8), np.empty(threads, np.uint8)
         shared, of_shared = np.empty(program.shared, np.uint8), np.array([(0, program.shared, 0)], RANGE)
         order = np.array(blocks, np.int32)
         machine = _Machine(
-            program.code.ctypes.data, len(program.code), registers.ctypes.data, written.ctypes.data, on.ctypes.data,
+            program.code.ctypes.data, len(program.code), registers.ctypes.data, held.ctypes.data, on.ctypes.data,
             threads, program.count,
             _Memory(live.ranges.ctypes.data, len(live.ranges), self._remembered("global", live.bytes), None, 0),
             _Memory(of_shared.ctypes.data, 1, self._remembered("shared", program.shared), shared.ctypes.data, 1),

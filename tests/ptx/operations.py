@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FLOATS = ("f32", "f64")
+
+HOLDS = ("all or nothing", "same halves", "joined", "parted", "must")
+"""What of the results holds something, where sources may not; see machine.h."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,15 @@ class Operation:
     Args:
         results, sources: where each is in a register: a member of `cell` in machine.c.
         values: of the results, in C, where sources are called a, b and c.
-        function: in machine.c, for what is more than values.
+        function: in threads.h or memory.h, for what is more than values.
+        holds: one of `HOLDS`.
     """
 
     results: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     function: str = ""
+    holds: str = "all or nothing"
 
     def definition(self, name: str) -> str:
         """The C function that carries it out."""
@@ -86,7 +91,8 @@ def _of_a_blackwell() -> Iterator[tuple[str, Operation]]:
     each = {"add": "{0}(a) + {0}(b)", "sub": "{0}(a) - {0}(b)", "mul": "{0}(a) * {0}(b)"}
     for name, value in (each | {"fma": "fma_f32({0}(a), {0}(b), {0}(c))"}).items():
         low, high = (f"canonical({value.format(half)})" for half in ("low", "high"))
-        yield f"{name}.rn.f32x2", _alike("b64", value.count("{0}"), f"pair({low}, {high})")
+        operation = _alike("b64", value.count("{0}"), f"pair({low}, {high})")
+        yield f"{name}.rn.f32x2", replace(operation, holds="same halves")
 
 
 def _integers() -> Iterator[tuple[str, Operation]]:
@@ -177,27 +183,28 @@ def _moves() -> Iterator[tuple[str, Operation]]:
     yield "mov.pred", Operation(("u8",), ("u8",), ("a != 0",))
     for bits in (16, 32, 64):
         for kind in "bus" if bits == 16 else "busf":
-            yield f"mov.{kind}{bits}", _alike(f"b{bits}", 1, "a")
+            yield f"mov.{kind}{bits}", replace(_alike(f"b{bits}", 1, "a"), holds="same halves")
     for bits, half in ((32, 16), (64, 32)):
-        yield f"mov.b{bits} to 2", Operation((f"u{half}",) * 2, (f"u{bits}",), ("a", f"a >> {half}"))
-        yield f"mov.b{bits} from 2", Operation((f"u{bits}",), (f"u{half}",) * 2, (f"a | (uint{bits}_t)b << {half}",))
+        whole, halves = (f"u{bits}",), (f"u{half}",) * 2
+        yield f"mov.b{bits} to 2", Operation(halves, whole, ("a", f"a >> {half}"), holds="parted")
+        yield f"mov.b{bits} from 2", Operation(whole, halves, (f"a | ({c_type(whole[0])})b << {half}",), holds="joined")
 
 
-def _in_c() -> Iterator[tuple[str, Operation]]:
-    alone = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave", "bar.sync": "barrier"}
-    for name, function in (alone | {"trap": "trap"}).items():
-        yield name, Operation(function=function)
-    yield "bar.warp.sync", Operation((), ("u32",), function="meet")
-    for space in ("global", "shared"):
-        yield f"ld.{space}", Operation(function=f"load_{space}")
-        yield f"st.{space}", Operation(function=f"store_{space}")
-    for way in ("bfly", "up", "down", "idx"):
-        yield f"shfl.sync.{way}.b32", Operation(("u32",), ("u32",) * 4, function=f"shuffle_{way}")
+def _beyond_a_thread() -> Iterator[tuple[str, Operation]]:
+    functions = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave", "bar.sync": "barrier"}
+    functions |= {f"ld.{space}": f"load_{space}" for space in ("global", "shared")}
+    functions |= {f"st.{space}": f"store_{space}" for space in ("global", "shared")}
+    for name, function in (functions | {"trap": "trap"}).items():
+        yield name, Operation(function=function, holds="must")
+    yield "bar.warp.sync", Operation((), ("u32",), function="meet", holds="must")
+    exchanges = {f"shfl.sync.{way}.b32": (f"shuffle_{way}", 4) for way in ("bfly", "up", "down", "idx")}
     for name in ("add.s32", "min.s32", "max.s32", "min.u32", "max.u32", "min.f32", "max.f32", "max.abs.f32"):
-        yield f"redux.sync.{name}", Operation(("u32",), ("u32",) * 2, function=f"reduce_{name.replace('.', '_')}")
+        exchanges[f"redux.sync.{name}"] = (f"reduce_{name.replace('.', '_')}", 2)
+    for name, (function, sources) in exchanges.items():
+        yield name, Operation(("u32",), ("u32",) * sources, function=function, holds="must")
 
 
-FAMILIES = (_floating, _of_a_blackwell, _integers, _choices, _conversions, _moves, _in_c)
+FAMILIES = (_floating, _of_a_blackwell, _integers, _choices, _conversions, _moves, _beyond_a_thread)
 OPERATIONS = {opcode: operation for family in FAMILIES for opcode, operation in family()}
 NUMBERS = {opcode: number for number, opcode in enumerate(OPERATIONS)}
 

@@ -29,6 +29,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if not _is_of_triton(item)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+    for item in items:
+        if "short_lengths" in item.fixturenames:  # of chunks, which are to spare the interpreter time
+            item.fixturenames.remove("short_lengths")
 
 
 def _is_of_triton(item: pytest.Item) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .operations import NUMBERS, OPERATIONS
+from .operations import HOLDS, NUMBERS, OPERATIONS
 from .text import Kernel, Operand, Statement, Unreadable, parse
 
 OPERANDS = 14
 INSTRUCTION = np.dtype(
     [
-        *((name, np.int32) for name in ("operation", "guard", "negated", "results", "operands")),
+        *((name, np.int32) for name in ("operation", "guard", "negated", "results", "operands", "holds")),
         ("operand", np.int32, OPERANDS),
         *((name, np.int32) for name in ("width", "count")),
         ("number", np.int64),
@@ -169,4 +169,5 @@ def _row(step: Step, statement: Statement, places: Mapping[str | int, int]) -> t
     operands = [places[operand] for operand in step.operands]
     filled = operands + [0] * (OPERANDS - len(operands))
     numbers = (NUMBERS[step.operation], guard, statement.negated, step.results, len(operands))
-    return (*numbers, filled, step.width, step.count, step.number)
+    holds = HOLDS.index(OPERATIONS[step.operation].holds)
+    return (*numbers, holds, filled, step.width, step.count, step.number)

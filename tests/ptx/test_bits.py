@@ -36,6 +36,8 @@ def interpreted(tmp_path_factory):
 
 def bits(tensor):
     """As whole numbers; every one that stands for no number as one and the same, since PTX leaves open which it is."""
+    if not tensor.is_floating_point():
+        return tensor
     kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     return torch.where(tensor.isnan(), torch.tensor(torch.nan, dtype=tensor.dtype), tensor).view(kind)
 

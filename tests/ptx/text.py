@@ -87,6 +87,8 @@ def parse(text: str) -> Kernel:
         if "inline asm" in raw:
             in_assembly = "begin" in raw  # the lines of which are counted on as if they were Python's
         line = raw.partition("//")[0].strip()
+        if not line:
+            continue
         if location := LOCATION.match(line):
             place = place if in_assembly else _place(files, location) or place
         elif depth == 0 and (found := PARAMETER.match(line)):
