@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
@@ -10,6 +11,8 @@ from transformers.training_args import TrainingArguments
 from hf_winopt.integrations import names
 from hf_winopt.integrations.options import agr_stop_ratio
 from hf_winopt.optim.base import RuleOptimizer
+
+logger = logging.getLogger(__name__)
 
 
 class AGRStopCallback(TrainerCallback):
@@ -33,6 +36,27 @@ def stop_agr(args: TrainingArguments, optimizer: Any, steps: int) -> None:
     for group in optimizer.param_groups:
         if group.get("agr"):
             group["agr_steps"] = round(ratio * steps)
+
+
+class WhatStaysCallback(TrainerCallback):
+    """Says which numbers of a run that goes on from a checkpoint are not used: its optimizer's stay, as with torch's.
+
+    Without effect for other optimizers, and where they are the same.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        optimizer = kwargs.get("optimizer")
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # out of Accelerate's wrapper
+        if not isinstance(optimizer, RuleOptimizer) or state.global_step == 0:
+            return
+        names = {"initial_lr": "learning_rate"}
+        for option, (given, stays) in optimizer.overruled.items():
+            logger.warning(
+                f"{names.get(option, option)} {given!r} is not used: training goes on from a checkpoint, and the "
+                f"numbers of its optimizer stay, here {stays!r}"
+            )
 
 
 class SkippedStepsCallback(TrainerCallback):

@@ -154,8 +154,9 @@ def _from_user(entry: Entry, args: Any) -> Iterator[_Claim]:
 
 def _said(args: Any) -> Iterator[tuple[str, Any, str, Callable[[Any, Parameter], Any]]]:
     """(option, value, source, conversion) of everything that a user has said."""
-    for option, text in parsing.pieces(args.optim_args):
-        yield option, text, "optim_args", parsing.from_text
+    convert = parsing.from_text if isinstance(args.optim_args, str) else parsing.from_value
+    for option, value in parsing.pieces(args.optim_args):
+        yield option, value, "optim_args", convert
     for source, (option, value) in typed_options(args).items():
         yield option, value, source, parsing.from_value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -13,12 +13,21 @@ _UNIONS = (Union, types.UnionType)
 _NO_FIT = (ValueError, KeyError)  # what a conversion below raises for a text that it cannot take
 
 
-def pieces(text: str | None) -> Iterator[tuple[str, str]]:
-    """The (key, value) pairs of `"key=value,other=1:2"`; none of an empty text.
+def pieces(said: str | Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    """The (key, value) pairs of `"key=value,other=1:2"`, or of a dict; none of an empty one.
 
     Raises:
-        ValueError: a piece is not of that form, or a key comes twice.
+        ValueError: neither, a piece that is not of that form, or a key that comes twice.
     """
+    if isinstance(said, Mapping):
+        yield from said.items()
+    elif isinstance(said, str):
+        yield from _pieces_of(said)
+    elif said is not None:
+        raise ValueError(f"optim_args must be a text 'key=value,other=1:2' or a dict; got {said!r}")
+
+
+def _pieces_of(text: str) -> Iterator[tuple[str, str]]:
     seen = set()
     for piece in text.split(",") if text else ():
         key, _, value = (part.strip() for part in piece.partition("="))
@@ -43,7 +52,7 @@ def from_text(text: str, parameter: Parameter) -> Any:
 def from_value(value: Any, parameter: Parameter) -> Any:
     """A value that is typed already: a list becomes a tuple, whose length must be right."""
     if isinstance(value, str):
-        return from_text(value, parameter)  # YAML reads 1e-3 as a string
+        return from_text(value, parameter)  # YAML takes 1e-3 for a text
     if not isinstance(value, (list, tuple)):
         return value
     hint = hint_of(parameter)

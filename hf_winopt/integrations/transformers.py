@@ -62,7 +62,7 @@ def _offer_schedule(module: ModuleType) -> None:
 
 def _extend_trainer(module: ModuleType) -> None:
     from hf_winopt.integrations import names, trainer_hooks
-    from hf_winopt.integrations.callbacks import AGRStopCallback, SkippedStepsCallback
+    from hf_winopt.integrations.callbacks import AGRStopCallback, SkippedStepsCallback, WhatStaysCallback
     from hf_winopt.integrations.cards import WinOptCardCallback
     from hf_winopt.integrations.options import optimizer_kwargs, typed_options
 
@@ -80,4 +80,4 @@ def _extend_trainer(module: ModuleType) -> None:
 
     module.Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
     trainer_hooks.extend(module.Trainer)
-    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, SkippedStepsCallback, WinOptCardCallback))
+    module.DEFAULT_CALLBACKS.extend((AGRStopCallback, SkippedStepsCallback, WhatStaysCallback, WinOptCardCallback))

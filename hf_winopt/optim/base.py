@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +37,12 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
 
     has_some_only: str | None = None
     """Why this optimizer has only some of the parameters that are trained, each of them whole; None if it has all."""
+
+    overruled: Mapping[str, tuple[Any, Any]] = {}
+    """Options that were given, and which a state dict has replaced: what was given, and what it is now.
+
+    Not those that schedules change at every step, but the learning rate that a schedule starts from (`initial_lr`).
+    """
 
     _ready: Ready | None = None
     _captured: Sequence[Plan] = ()
@@ -216,6 +222,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         def take(_: torch.optim.Optimizer, incoming: dict[str, Any]) -> dict[str, Any]:
             with torch.inference_mode(False):  # else no step could write to the state outside of that mode
                 groups, self._incoming = checkpoint.fitted(self, incoming)
+            self.overruled = checkpoint.overruled(self.param_groups, groups)
             return {**incoming, "param_groups": groups, "state": {}}
 
         # Registered last, so that it sees the dict as the user's own hooks leave it. The state goes round torch's own

@@ -59,6 +59,24 @@ def fitted(optimizer: Grouped, incoming: Mapping[str, Any]) -> tuple[list[dict[s
     return groups, states
 
 
+def overruled(own: Sequence[Mapping[str, Any]], loaded: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Option -> what it was, and what it is in the groups that replace these; the first group of each speaks."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for mine, theirs in zip(own, loaded):
+        for option, given in mine.items():
+            stays = theirs.get(option)
+            if option in ("params", "lr") or given is None or isinstance(given, Tensor) or _same(given, stays):
+                continue
+            found.setdefault(option, (given, stays))
+    return found
+
+
+def _same(given: Any, stays: Any) -> bool:
+    """Whether two options are the same; a sequence may have come through a file as a list."""
+    both = [tuple(each) if isinstance(each, list) else each for each in (given, stays)]
+    return bool(both[0] == both[1])
+
+
 def _check_form(incoming: Any) -> None:
     """
     Raises:
