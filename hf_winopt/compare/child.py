@@ -17,7 +17,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from hf_winopt.commands import run
+from hf_winopt import scripts
 from hf_winopt.compare.outcome import RECORD_FILE
 from hf_winopt.integrations.on_import import when_imported
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     clear(Path(folder))
     when_imported("transformers.trainer", lambda module: _record(module, Path(folder)))
-    return run.main(command)
+    return scripts.run(command)
 
 
 def clear(folder: Path) -> None:

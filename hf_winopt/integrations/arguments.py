@@ -1,18 +1,14 @@
 """The optimizers' options as typed arguments, to be mixed into any `TrainingArguments`."""
 
 # No `from __future__ import annotations`: HfArgumentParser needs the types themselves.
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
-from hf_winopt.engine import BACKENDS
-
-# Where the option's own name says too little, or something else, among a hundred other arguments.
-_OPTION_OF_FIELD = {"optim_backend": "backend", "optim_decay": "decay", "adan_betas": "betas"}
-_FLAG = {"nargs": "?", "const": True}  # `--nesterov` alone means true
+from hf_winopt.integrations.typed import TypedOptions, typed_options
 
 
 @dataclass
-class WinOptArguments:
+class WinOptArguments(TypedOptions):
     """Options of hf_winopt's optimizers, for `HfArgumentParser` and for code.
 
     Mixed in first, `@dataclass class MyArguments(WinOptArguments, Seq2SeqTrainingArguments)`, the options are
@@ -24,68 +20,11 @@ class WinOptArguments:
         ValueError: the chosen optimizer does not take an option, or not with this value.
     """
 
-    reckless_steps: list[float] | None = field(
-        default=None,
-        metadata={"help": "Win and Win2: the two reckless step ratios r1 r2 (the papers: 2 8)."},
-    )
-    agr_steps: int | None = field(
-        default=None,
-        metadata={"help": "AGR: the step after which the gradient is regularized no more (otherwise it always is)."},
-    )
-    agr_stop_ratio: float | None = field(
-        default=None,
-        metadata={"help": "AGR: agr_steps as a share of all training steps, above 0 and at most 1."},
-    )
-    weight_decay_gamma: float | None = field(
-        default=None,
-        metadata={"help": "The weight decay shrinks by this factor every step (adamw_d, adam_l2_d: 0.99999)."},
-    )
-    optim_backend: str | None = field(
-        default=None,
-        metadata={"help": f"What computes the step: {', '.join(('auto', *BACKENDS))}."},
-    )
-    optim_decay: str | None = field(
-        default=None,
-        metadata={"help": "Form of the weight decay: decoupled, proximal, l2 or in_update (or the optimizer's)."},
-    )
-    adan_betas: list[float] | None = field(
-        default=None,
-        metadata={"help": "Adan: its three betas (0.98 0.92 0.99 unless given)."},
-    )
-    restart_every: int | None = field(
-        default=None,
-        metadata={"help": "Adan: steps after which all moments start anew (0: never)."},
-    )
-    momentum: float | None = field(
-        default=None,
-        metadata={"help": "SGD: the momentum (0.9 unless given)."},
-    )
-    dampening: float | None = field(
-        default=None,
-        metadata={"help": "SGD: the dampening of the momentum."},
-    )
-    nesterov: bool | None = field(
-        default=None,
-        metadata={"help": "SGD: Nesterov's form of the momentum.", **_FLAG},
-    )
-    always_adapt: bool | None = field(
-        default=None,
-        metadata={"help": "LAMB: the trust ratio also where the weight decay is 0.", **_FLAG},
-    )
-    skip_nonfinite: bool | None = field(
-        default=None,
-        metadata={"help": "Leave out a step whose gradients are not finite, and count it.", **_FLAG},
-    )
-    inverse_sqrt_lr: bool | None = field(
-        default=None,
-        metadata={"help": "AdaL: multiply the learning rate by 1/sqrt(step), as its theory does.", **_FLAG},
-    )
-
     def __post_init__(self) -> None:
         if hasattr(super(), "__post_init__"):
             super().__post_init__()  # type: ignore[misc]
         if hasattr(self, "optim"):
-            from hf_winopt.integrations.options import check
+            from hf_winopt.integrations.options import check  # takes the optimizers along
 
             check(self)
 
@@ -95,11 +34,3 @@ class WinOptArguments:
         `agr_stop_ratio` is among them if it was given, though only Trainer can make steps of it.
         """
         return {option: value for option, value in typed_options(self).values()}
-
-
-def typed_options(arguments: Any) -> dict[str, tuple[str, Any]]:
-    """field -> (option, value) of the fields above that were given; empty if `arguments` has not got them."""
-    if not isinstance(arguments, WinOptArguments):
-        return {}
-    given = {item.name: getattr(arguments, item.name) for item in fields(WinOptArguments)}
-    return {name: (_OPTION_OF_FIELD.get(name, name), value) for name, value in given.items() if value is not None}

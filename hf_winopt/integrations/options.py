@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_winopt.integrations import names, parsing
-from hf_winopt.integrations.arguments import typed_options
 from hf_winopt.integrations.names import Entry
+from hf_winopt.integrations.typed import typed_options
 from hf_winopt.optim import registry
 from hf_winopt.optim.options import OF_TORCH
 

@@ -64,7 +64,8 @@ def _extend_trainer(module: ModuleType) -> None:
     from hf_winopt.integrations import names, trainer_hooks
     from hf_winopt.integrations.callbacks import AGRStopCallback, SkippedStepsCallback, WhatStaysCallback
     from hf_winopt.integrations.cards import WinOptCardCallback
-    from hf_winopt.integrations.options import optimizer_kwargs, typed_options
+    from hf_winopt.integrations.options import optimizer_kwargs
+    from hf_winopt.integrations.typed import typed_options
 
     theirs = module.Trainer.get_optimizer_cls_and_kwargs
 

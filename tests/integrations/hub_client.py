@@ -29,8 +29,9 @@ def alone(test: Callable[[Path], None]) -> Callable[[Path], None]:
 
     @wraps(test)
     def launched(tmp_path: Path) -> None:
-        code = f"import sys, pathlib; from {test.__module__} import {test.__name__} as test; "
-        code += "test.__wrapped__(pathlib.Path(sys.argv[1]))"
+        # whoever runs the tests in the background may have them ignore interrupts
+        code = "import sys, pathlib, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        code += f"from {test.__module__} import {test.__name__} as test; test.__wrapped__(pathlib.Path(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(tmp_path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
