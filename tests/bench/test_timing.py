@@ -76,6 +76,28 @@ def test_a_step_on_a_device_starts_when_the_queue_is_empty(recorder):
     assert sample.ms == 2.5 and sample.host_us > 0
 
 
+def test_the_device_is_busy_with_something_else_while_the_host_prepares_a_step(recorder):
+    """Otherwise the time of the device would be that of the host, for models that are small."""
+    timing.timed(lambda: recorder.asked.append("step"), torch.device("cuda"), lambda: recorder.asked.append("ahead"))
+    assert recorder.asked == ["synchronize", "ahead", "record", "step", "record", "synchronize"]
+
+
+def test_what_lies_ahead_takes_longer_than_the_host(recorder, monkeypatch):
+    monkeypatch.setattr(timing.Ahead, "BYTES", 64)
+    ahead = timing.Ahead(CPU)  # 100 copies take 2.5 ms, says the recorder
+    copies = []
+    monkeypatch.setattr(ahead, "_copy", copies.append)
+    ahead.for_seconds(1e-3)
+    ahead.for_seconds(0.0)
+    assert copies == [40, 0]
+
+    asked = []
+    monkeypatch.setattr(timing, "Ahead", lambda device: SimpleNamespace(for_seconds=asked.append))
+    monkeypatch.setattr(timing, "timed", lambda step, device, ahead=None: ahead() if ahead else Sample(1.0, step()))
+    timing.interleaved({"a": lambda: 200.0, "b": lambda: 50.0}, 2, torch.device("cuda"))
+    assert asked == pytest.approx([6e-4, 1.5e-4] * 2)
+
+
 def test_the_events_of_a_profile(recorder):
     events = launches._trace(lambda: torch.ones(3).add_(1), [ProfilerActivity.CPU], torch.device("cuda"))
     assert "aten::add_" in {event.get("name") for event in events}

@@ -118,20 +118,12 @@ def executed() -> None:
 
 
 def interpreted() -> None:
-    """The interpreter cuts float32 to bf16, and misreads what is subnormal there; devices do neither, nor does this."""
     os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime import interpreter
 
-    theirs = interpreter._convert_float
+    from tests.engine.triton.rounding import as_on_devices
 
-    def convert(data: np.ndarray, source: Any, target: Any, rounding: Any) -> np.ndarray:
-        if (source.name, target.name) == ("fp32", "bf16"):
-            return torch.from_numpy(data.copy()).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-        if (source.name, target.name) == ("bf16", "fp32"):
-            return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        return theirs(data, source, target, rounding)
-
-    interpreter._convert_float = convert
+    interpreter._convert_float = as_on_devices(interpreter._convert_float)
 
 
 def main(how: str, file: str, *titles: str) -> None:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from . import columns as col
-from .arithmetic import added, number, pointer
+from .arithmetic import added, divided, number, pointer
 from .moments import trust_ratio
 from .passes import direction, gradient, move
 
@@ -61,7 +61,7 @@ def squares(
     g_of = pointer(upload + first, i, G_TYPE, ALIGNED)
     factor = tl.full([], 1.0, TYPE)
     if SCALED:
-        factor = factor / tl.load(grad_scale).to(TYPE)
+        factor = divided(factor, tl.load(grad_scale).to(TYPE))
     if start + CHUNK <= n:
         part = squares_of_chunk(g_of, factor, start, CHUNK, n, False, BLOCK, TYPE)
     else:

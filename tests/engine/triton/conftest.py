@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,15 +24,8 @@ def device() -> torch.device:
 
 @pytest.fixture(autouse=True)
 def _rounds_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter cuts float32 to bf16; devices round to the nearest (see `test_machine_code`)."""
     from triton.runtime import interpreter
 
-    theirs = interpreter._convert_float
+    from tests.engine.triton.rounding import as_on_devices
 
-    def convert(data, source, target, rounding):
-        if source.name == "fp32" and target.name == "bf16":
-            rounded = torch.from_numpy(np.ascontiguousarray(data)).to(torch.bfloat16)
-            return rounded.view(torch.int16).numpy().view(np.uint16)
-        return theirs(data, source, target, rounding)
-
-    monkeypatch.setattr(interpreter, "_convert_float", convert)
+    monkeypatch.setattr(interpreter, "_convert_float", as_on_devices(interpreter._convert_float))
