@@ -34,10 +34,10 @@ def moved(ptx: str) -> float:
 
 
 def measure(name: str, dtype: torch.dtype) -> dict[str, Any]:
-    """One optimizer with weight decay, on a matrix."""
+    """One optimizer with weight decay, on a matrix so large that no loop over its blocks is written out in full."""
     from benchmarks.dry_launch import launched  # only here: it takes the kernels from the interpreter
 
-    p = torch.nn.Parameter(torch.ones(64, 64, dtype=dtype))
+    p = torch.nn.Parameter(torch.ones(4096, 4096, dtype=dtype))
     p.grad = torch.ones_like(p)
     optimizer = create_optimizer(name, [p], weight_decay=0.1, backend="triton")
     kernels = launched(optimizer.step)

@@ -86,15 +86,18 @@ class Batch:
         self.rule = rule = next((e.rule for e in entries if e.rule.trust_ratio), entries[0].rule)
         self.first, self.size = first, len(entries)
         self.groups = sorted({e.group for e in entries})
-        self.table = table.rows(rule, entries).to(device)
+        self.span = table.span(sum(sizes))
+        self.table = table.rows(rule, entries, self.span).to(device)
         self.coefs = torch.zeros(self.size, col.COEFFICIENTS.value, dtype=dtype, device=device)
-        self.spans = table.pieces(sizes, table.SPAN).to(device)
+        self.spans = table.pieces(sizes, self.span).to(device)
         self.takes_sums = rule.takes_sums
         self.sharings = [e.sharing for e in entries] if entries[0].shares_sums else []
         self.chunks = self.spans if self.takes_sums else table.pieces(sizes, table.CHUNK).to(device)
-        # sums of |g|, and of the squares of w and r
-        self.parts = torch.zeros(3, len(self.spans) if self.takes_sums else 0, dtype=dtype, device=device).unbind()
-        self.sums: tuple[Tensor, ...] = ()  # the same over the whole of shared parameters; see `sharing.SharedSums`
+        # of |g|, and of the squares of w and r: partial sums, and those over all that is here of each parameter
+        self.parts = torch.zeros(3, len(self.spans) if self.takes_sums else 0, dtype=dtype, device=device)
+        many = max(sizes) > table.MANY * self.span
+        self.completes = self.takes_sums and (many or bool(self.sharings))
+        self.leave_sums_in(torch.zeros(3, self.size if self.completes else 0, dtype=torch.float64, device=device))
         tensors = [*params, *(state[name] for state in states for name in rule.state_names)]
         self.aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
         self.types = {"G_TYPE": TYPES[entries[0].grad_dtype], "TYPE": TYPES[dtype]}
@@ -102,16 +105,21 @@ class Batch:
         names = {"TRANSFORM": rule.transform, "MOMENTS": rule.moments, "MOVEMENT": rule.movement_name}
         # without decay there is no reason to read `z` for its sake
         self._choices = {True: {**names, "DECAY": rule.decay}, False: {**names, "DECAY": "none"}}
-        lengths = {"CHUNK": table.SPAN if self.takes_sums else table.CHUNK, "BLOCK": table.BLOCK}
+        lengths = {"CHUNK": self.span if self.takes_sums else table.CHUNK, "BLOCK": table.BLOCK}
         common = {**self.types, "Z_TYPE": TYPES[params[0].dtype], **lengths, **EXACT}
         self._common = {aligned: {**common, "ALIGNED": aligned} for aligned in (True, False)}
+
+    def leave_sums_in(self, sums: Tensor) -> None:
+        """Where the sums over all that is here of each parameter go, a row for each kind, and are found."""
+        self.sums = sums
+        self._found = tuple(sums if self.completes else self.parts)
 
     def add_squares(self, sent: Sent, aligned: bool, parts: Tensor) -> None:
         """Leave the sum of squares of each span of the gradients in `parts`."""
         if len(self.spans):
             kernels.squares[(len(self.spans),)](
                 self.table, sent.upload, self.first, self.spans, parts, sent.grad_scale,
-                ALIGNED=aligned, CHUNK=table.SPAN, BLOCK=table.BLOCK, SCALED=sent.grad_scale is not None,
+                ALIGNED=aligned, CHUNK=self.span, BLOCK=table.BLOCK, SCALED=sent.grad_scale is not None,
                 **self.types, **EXACT,
             )  # fmt: skip
 
@@ -134,23 +142,27 @@ class Batch:
         )  # fmt: skip
         common, grid = self._common[self.aligned and aligned], (len(self.chunks),)
         work = (self.table, sent.upload, self.first, self.chunks, self.coefs)
-        step = {**choices, **common, "X": self._x, "SHARED": bool(self.sharings)}
+        step = {**choices, **common, "X": self._x, "COMPLETE": self.completes}
         if self.rule.transform != "none":
             if len(self.chunks):
                 kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)
-            self._add_here(0)
+            self._add_here(slice(0, 1))
         yield
-        sums = (*self.sums[:1], *self.parts[1:]) if self.sharings else self.parts
         if self.rule.trust_ratio:
             if len(self.chunks):
-                kernels.step[grid](*work, *sums, PASS="first", **step)
-            self._add_here(1, 2)
+                kernels.step[grid](*work, self._found[0], *self.parts[1:], PASS="first", **step)
+            self._add_here(slice(1, 3))
         yield
-        sums = self.sums if self.sharings else self.parts
         if len(self.chunks):
-            kernels.step[grid](*work, *sums, PASS="second" if self.rule.trust_ratio else "whole", **step)
+            kernels.step[grid](*work, *self._found, PASS="second" if self.rule.trust_ratio else "whole", **step)
 
-    def _add_here(self, *kinds: int) -> None:
-        """Leave the sums over what is here of each shared parameter."""
-        for kind in kinds if self.sharings else ():
-            kernels.sums_here[(self.size,)](self.table, self.parts[kind], self.sums[kind], BLOCK=table.BLOCK, **EXACT)
+    def _add_here(self, kinds: slice) -> None:
+        """Add up the partial sums of each parameter once, where the programs are not to do it each by itself."""
+        if self.completes:
+            self.add_up(self.parts[kinds], self.sums[kinds])
+
+    def add_up(self, parts: Tensor, sums: Tensor) -> None:
+        """Leave the sum of the partial sums of each parameter, for each kind of them, a row each, in `sums`."""
+        kernels.add_up[(self.size, len(parts))](
+            self.table, parts, parts.stride(0), sums, sums.stride(0), BLOCK=table.ADDED, **EXACT
+        )

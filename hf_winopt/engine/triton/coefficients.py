@@ -86,7 +86,10 @@ def grad_factor(hyper, all_g, grad_scale, NORMED: tl.constexpr, SCALED: tl.const
     return factor
 
 
-@triton.jit(do_not_specialize=["first", "hyper_at", "n_squares"])
+@triton.jit(
+    do_not_specialize=["first", "hyper_at", "n_squares"],
+    do_not_specialize_on_alignment=["squares", "norm", "grad_scale", "found_inf"],
+)
 def coefficients(
     table, upload, first, hyper_at, coefs, squares, n_squares, norm, grad_scale, found_inf,
     TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,

@@ -2,8 +2,9 @@
 
 A program takes one chunk. Which one stands in `chunks`: the parameter's number in the upper 32 bits, the chunk's in the
 lower. Sums over whole parameters are taken in a pass before the one that needs them: every program leaves the sum over
-its chunk, and whoever needs the whole adds those up, always in the same order, so that the same inputs give the same
-bits. The rule's choices are constants of the compilation; a new combination needs no new kernel.
+its chunk, and whoever needs the whole adds those up (of many, one program for all), always in the same order, so that
+the same inputs give the same bits. The rule's choices are constants of the compilation; a new combination needs no new
+kernel.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def squares_of_chunk(g_of, factor, start, length, n, MASKED: tl.constexpr, BLOCK
     return tl.sum(lanes, axis=0)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["parts"])
 def squares(
     table, upload, first, chunks, parts, grad_scale,
     G_TYPE: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
@@ -88,7 +89,7 @@ def abs_of_chunk(
     return tl.sum(lanes, axis=0)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["parts"])
 def abs_sums(
     table, upload, first, chunks, coefs, parts,
     Z_TYPE: tl.constexpr, G_TYPE: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
@@ -119,20 +120,22 @@ def added_here(row, parts, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def whole(row, i, sums, SHARED: tl.constexpr, BLOCK: tl.constexpr):
-    """The sum over a whole parameter: of partial sums, or where it lies in shards, completed already."""
-    if SHARED:
+def whole(row, i, sums, COMPLETE: tl.constexpr, BLOCK: tl.constexpr):
+    """The sum over a whole parameter: of partial sums, unless they have been added up."""
+    if COMPLETE:
         found = tl.load(sums + i)
     else:
         found = added_here(row, sums, BLOCK)
     return found
 
 
-@triton.jit
-def sums_here(table, parts, sums, BLOCK: tl.constexpr):
-    """`sums[program]`: the sum over the shard of one parameter that is here."""
+@triton.jit(do_not_specialize=["parts_row", "sums_row"], do_not_specialize_on_alignment=["parts", "sums"])
+def add_up(table, parts, parts_row, sums, sums_row, BLOCK: tl.constexpr):
+    """`sums[kind, program]`: the sum over all that is here of one parameter, of each kind of partial sums."""
     i = tl.program_id(0)
-    tl.store(sums + i, added_here(table + i * col.ROW, parts, BLOCK))
+    kind = tl.program_id(1)
+    found = added_here(table + i * col.ROW, parts + kind * parts_row, BLOCK)
+    tl.store(sums + kind * sums_row + i, found)
 
 
 # the step -----------------------------------------------------------------------------------------------------------
@@ -168,19 +171,19 @@ def step_chunk(
     return tl.sum(w_squares, axis=0), tl.sum(r_squares, axis=0)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["of_g", "of_w", "of_r"])
 def step(
     table, upload, first, chunks, coefs, of_g, of_w, of_r,
     PASS: tl.constexpr, TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,
     X: tl.constexpr, Z_TYPE: tl.constexpr, G_TYPE: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK: tl.constexpr, SHARED: tl.constexpr,
+    CHUNK: tl.constexpr, BLOCK: tl.constexpr, COMPLETE: tl.constexpr,
 ):  # fmt: skip
     """Step a chunk: in one pass ("whole"), or with a trust ratio in two ("first": the moments and the norms, "second").
 
     Args:
         table, chunks, coefs: the parameters' rows, the chunks, the coefficients.
         upload, first: what the step sent to the device; the addresses of the gradients begin at `first`.
-        of_g: sums of `|g|` (read with a transform): partial ones by chunks of this same length, or whole ones (SHARED).
+        of_g: sums of `|g|` (read with a transform): partial ones by chunks of this same length, or complete ones.
         of_w, of_r: sums of squares: partial ones (written by the first pass), read by the second as `of_g` is.
     """
     i, start = chunk_of(chunks, CHUNK)
@@ -190,12 +193,12 @@ def step(
         abs_sum = tl.full([], 0.0, TYPE)
         if TRANSFORM != "none":
             if number(c, col.TRANSFORMING) != 0:
-                abs_sum = whole(row, i, of_g, SHARED, BLOCK).to(TYPE)
+                abs_sum = whole(row, i, of_g, COMPLETE, BLOCK).to(TYPE)
         ratio = tl.full([], 1.0, TYPE)
         if PASS == "second":
             if number(row, col.ADAPTED) != 0:
-                w_squares = whole(row, i, of_w, SHARED, BLOCK)
-                r_squares = whole(row, i, of_r, SHARED, BLOCK)
+                w_squares = whole(row, i, of_w, COMPLETE, BLOCK)
+                r_squares = whole(row, i, of_r, COMPLETE, BLOCK)
                 ratio = trust_ratio(w_squares, r_squares).to(TYPE)
         n = number(row, col.NUMEL)
         z_of = pointer(row, col.Z, Z_TYPE, ALIGNED)

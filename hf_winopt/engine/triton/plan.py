@@ -99,7 +99,6 @@ class _DevicePlan:
         self._upload = torch.zeros(first + groups * table.HYPER_ROW, dtype=torch.int64, device=device)
         self._sent: bytearray | None = None
         self._rates: list[Tensor] = []
-        self._squares = sum(len(batch.spans) for batch in self._batches)
         # a graph that is captured reads this memory at every replay; pinned memory cannot be had during the capture
         self._pinned = torch.empty_like(self._upload, device="cpu", pin_memory=True) if device.type == "cuda" else None
 
@@ -140,11 +139,21 @@ class _DevicePlan:
         if norm is not None:
             squares = norm.to(self._device, torch.float64, non_blocking=True).square().reshape(1)
         else:
-            squares = torch.empty(self._squares, dtype=torch.float64, device=self._device)
-            parts = squares.split([len(batch.spans) for batch in self._batches])
-            for batch, wide, mine in zip(self._batches, aligned, parts):
-                batch.add_squares(sent, wide, mine)
+            squares = self._squares_of_all(sent, aligned)
         return replace(sent, squares=squares, norm=torch.empty((), dtype=torch.float64, device=self._device))
+
+    def _squares_of_all(self, sent: Sent, aligned: Sequence[bool]) -> Tensor:
+        """Sums of squares, partial ones; of so many that every parameter's program had long to add, one a parameter."""
+        spans, sizes = [len(batch.spans) for batch in self._batches], [batch.size for batch in self._batches]
+        squares = torch.empty(sum(spans), dtype=torch.float64, device=self._device)
+        for batch, wide, mine in zip(self._batches, aligned, squares.split(spans)):
+            batch.add_squares(sent, wide, mine)
+        if len(squares) <= table.MANY:
+            return squares
+        of_each = torch.empty(sum(sizes), dtype=torch.float64, device=self._device)
+        for batch, mine, theirs in zip(self._batches, squares.split(spans), of_each.split(sizes)):
+            batch.add_up(mine.view(1, -1), theirs.view(1, -1))
+        return of_each
 
     def _send(self, mine: Sequence[int], groups: Sequence[Mapping[str, Any]], bears: float | None) -> None:
         before, self._rates = self._rates, []  # what the last step may still read is kept until this one has its own

@@ -25,15 +25,14 @@ class SharedSums:
     def __init__(self, batches: Sequence[Batch], device: torch.device) -> None:
         mine = [batch for batch in batches if batch.sharings]
         sharings = [each for batch in mine for each in batch.sharings]
-        self._rows = torch.zeros(3 * len(sharings), dtype=torch.float64, device=device)
-        of_g, of_w, of_r = self._rows.view(3, -1)
-        for batch, *sums in zip(mine, *(rows.split([batch.size for batch in mine]) for rows in (of_g, of_w, of_r))):
-            batch.sums = tuple(sums)
+        rows = torch.zeros(3, len(sharings), dtype=torch.float64, device=device)
+        for batch, sums in zip(mine, rows.split([batch.size for batch in mine], dim=1)):
+            batch.leave_sums_in(sums)
         transforms = any(batch.rule.transform != "none" for batch in mine)
         adapts = any(batch.rule.trust_ratio for batch in mine)
         self._of_g = Completion(sharings if transforms else [], device)
         self._of_norms = Completion(2 * sharings if adapts else [], device)
-        self._abs, self._norms = self._rows[: len(sharings)], self._rows[len(sharings) :]
+        self._abs, self._norms = rows[0], rows[1:].view(-1)
 
     def complete_abs(self) -> None:
         """Complete `sum|g|` of every parameter."""

@@ -18,10 +18,16 @@ CHUNK = 4096
 """Elements that a program steps: enough that finding its work costs little, few enough for an even load."""
 
 SPAN = 16384
-"""The same where sums are taken: every program that needs a sum adds up as many numbers as its parameter has spans."""
+"""The same where sums are taken, if there are enough of them to keep a GPU busy: fewer partial sums to add up."""
+
+MANY = 1024
+"""So many spans keep a GPU busy. And so many partial sums a program adds up by itself; of more, one does it for all."""
 
 BLOCK = 1024
 """Elements in registers at a time; 8 for each thread of 4 warps."""
+
+ADDED = 4096
+"""Partial sums in registers at a time, where one program adds up all of a parameter's."""
 
 HYPER_ROW = col.HYPER.value
 HYPER_FORMAT = f"dq{HYPER_ROW - 2}d"  # LR, LR_AT, the others
@@ -35,12 +41,17 @@ def pieces(sizes: Sequence[int], length: int) -> Tensor:
     return owner << 32 | torch.arange(len(owner), device="cpu") - begins[owner]
 
 
-def rows(rule: Rule, entries: Sequence[Any]) -> Tensor:
+def span(elements: int) -> int:
+    """How long the spans of parameters of so many elements in all are."""
+    return SPAN if elements >= MANY * SPAN else CHUNK
+
+
+def rows(rule: Rule, entries: Sequence[Any], span: int) -> Tensor:
     """One row for each parameter (see `batch.Entry`): int64, `(len(entries), ROW)`, with the columns of `columns`."""
     table, first_span = [], 0
     for entry in entries:
         p, state = entry.param, entry.state
-        spans = -(-p.numel() // SPAN)
+        spans = -(-p.numel() // span)
         transforms = rule.transform == "adal" or (rule.transform == "agr" and entry.suits_agr)
         row = [p.data_ptr(), state["step"].data_ptr(), p.numel(), entry.group, transforms]
         row += [entry.rule.trust_ratio, first_span, spans]

@@ -28,6 +28,7 @@ POINTERS = {
     "table": "*i64", "upload": "*i64", "chunks": "*i64", "coefs": "*fp32", "norm": "*fp64", "squares": "*fp64",
     "grad_scale": "*fp32", "found_inf": "*fp32", "of_g": "*fp32", "of_w": "*fp32", "of_r": "*fp32",
     "sums": "*fp64", "parts": "*fp32", "first": "i32", "hyper_at": "i32", "n_squares": "i32",
+    "parts_row": "i32", "sums_row": "i32",
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def step(moments: str, movement: str, states: int, **other: Any) -> Any:
     constants = {
         "PASS": "whole", "TRANSFORM": "none", "MOMENTS": moments, "MOVEMENT": movement, "DECAY": "proximal",
         "X": columns.STATE.value + states, "Z_TYPE": tl.float32, "G_TYPE": tl.float32, "TYPE": tl.float32,
-        "ALIGNED": True, "CHUNK": table.CHUNK, "BLOCK": table.BLOCK, "SHARED": False,
+        "ALIGNED": True, "CHUNK": table.CHUNK, "BLOCK": table.BLOCK, "COMPLETE": False,
     }  # fmt: skip
     return compiled(kernels.step, **(constants | other))
 
@@ -61,8 +62,8 @@ def main() -> None:
         "adan_win2 bf16": step("adan", "win2", 4, **half),
         "lamb_win first": step("adam", "win", 2, PASS="first", **two),
         "lamb_win second": step("adam", "win", 2, PASS="second", **two),
-        "lamb_win second, shared": step("adam", "win", 2, PASS="second", **{**two, "SHARED": True}),
-        "sums_here": compiled(kernels.sums_here, BLOCK=table.BLOCK),
+        "lamb_win second, added up": step("adam", "win", 2, PASS="second", **{**two, "COMPLETE": True}),
+        "add_up": compiled(kernels.add_up, BLOCK=table.ADDED),
         "sgd nesterov": step("nesterov", "win", 1),
         "squares": compiled(
             kernels.squares, G_TYPE=tl.float32, TYPE=tl.float32, ALIGNED=True, CHUNK=table.SPAN, BLOCK=table.BLOCK,

@@ -67,10 +67,15 @@ def short_lengths(device, monkeypatch):
 
 
 @pytest.mark.usefixtures("short_lengths")
+@pytest.mark.parametrize("many", [1024, 2], ids=["few spans", "many spans"])
 @pytest.mark.parametrize("dtype", ULP, ids=str)
 @pytest.mark.parametrize("name", PASSES)
-def test_odd_sizes_and_types(name, dtype, device):
-    """One element, none, just below, at and above the ends of blocks, chunks and spans."""
+def test_odd_sizes_and_types(name, dtype, many, device, monkeypatch):
+    """One element, none, just below, at and above the ends of blocks, chunks and spans.
+
+    Of many spans the partial sums are added up once; of few, by every program that needs the whole.
+    """
+    monkeypatch.setattr(table, "MANY", many)
     sizes = (1, 0, 1023, 1025, table.CHUNK, table.CHUNK + 1, table.SPAN - 1, 2 * table.SPAN + 17)
     # a 16-bit parameter may round otherwise when it moves, at step 2; AdaL's l2 decay would carry that into later state
     steps = 2 if name.startswith("adal") and dtype != torch.float32 else 3
@@ -150,22 +155,60 @@ def test_chunks():
     assert (pieces & 0xFFFFFFFF)[-1] == 2**33 // table.CHUNK
 
 
-def test_many_parameters_are_one_launch(device, monkeypatch):
-    launches = []
+@pytest.fixture
+def launches(monkeypatch):
+    """The names and grids of the kernels that are launched, in order."""
+    found = []
 
     class Counted:
-        def __init__(self, kernel):
-            self.kernel = kernel
+        def __init__(self, name, kernel):
+            self.name, self.kernel = name, kernel
 
         def __getitem__(self, grid):
-            launches.append(self.kernel)
+            found.append((self.name, *grid))
             return self.kernel[grid]
 
     from hf_winopt.engine.triton import batch
 
-    for name in ("squares", "abs_sums", "step"):
-        monkeypatch.setattr(kernels, name, Counted(getattr(kernels, name)))
-    monkeypatch.setattr(batch, "coefficients", Counted(batch.coefficients))
+    for name in ("squares", "abs_sums", "add_up", "step"):
+        monkeypatch.setattr(kernels, name, Counted(name, getattr(kernels, name)))
+    monkeypatch.setattr(batch, "coefficients", Counted("coefficients", batch.coefficients))
+    return found
+
+
+def test_partial_sums_are_added_up_once_where_they_are_many(device, launches, monkeypatch):
+    """Otherwise every program of a huge parameter would add up as many numbers as there are programs."""
+    params = [
+        torch.nn.Parameter(torch.randn(3 * table.CHUNK).to(device)),
+        torch.nn.Parameter(torch.randn(5).to(device)),
+    ]
+    steps = {"adamw_win": ["coefficients", "step"], "adal": ["coefficients", "abs_sums", "add_up", "step"],
+             "lamb": ["coefficients", "step", "add_up", "step"]}  # fmt: skip
+    for many in (3, 2):
+        monkeypatch.setattr(table, "MANY", many)
+        monkeypatch.setattr(table, "SPAN", table.CHUNK)
+        for name, kinds in steps.items():
+            for clip in (0.0, 1.0):
+                optimizer = create_optimizer(name, params, weight_decay=0.1, max_grad_norm=clip, backend="triton")
+                for p in params:
+                    p.grad = torch.ones_like(p)
+                launches.clear()
+                optimizer.step()
+                norm = ["squares", "add_up"] if clip else []
+                expected = [kind for kind in (*norm, *kinds) if many == 2 or kind != "add_up"]
+                if clip and many == 3:  # four spans of two parameters
+                    expected = [*norm, *(kind for kind in kinds if kind != "add_up")]
+                assert [kind for kind, *_ in launches] == expected
+                assert all(grid[0] == 2 for kind, *grid in launches if kind == "add_up")
+
+
+def test_small_models_are_cut_finely_enough_for_all_of_a_gpu():
+    assert table.span(1_000_000) == table.CHUNK and 1_000_000 // table.CHUNK > 2 * 108
+    assert table.span(table.MANY * table.SPAN - 1) == table.CHUNK
+    assert table.span(table.MANY * table.SPAN) == table.SPAN
+
+
+def test_many_parameters_are_one_launch(device, launches):
     for name, expected in (("adamw_win", 2), ("lamb_win", 3), ("adan_win_agr", 3)):
         params = [torch.nn.Parameter(torch.randn(3 + i, 2).to(device)) for i in range(60)]
         groups = [

@@ -62,10 +62,10 @@ def test_operations_are_not_contracted_registers_suffice_and_threads_exchange_no
             assert kernel["contracted"] == 0, name
 
 
-def test_another_learning_rate_or_gradient_compiles_nothing(tmp_path_factory):
+def test_another_learning_rate_gradient_or_set_of_parameters_compiles_nothing(tmp_path_factory):
     for name, new in json.loads(printed_by("tests.engine.triton.dry_launches", tmp_path_factory)).items():
-        assert new[0] > 0, name
-        assert not any(new[1:]), name
+        assert new[0] > 0 and len(new) > 16, name
+        assert not any(new[1:]), (name, new)
 
 
 def test_every_name_moves_the_bytes_that_it_says_and_no_others(tmp_path_factory, tmp_path):
