@@ -5,7 +5,7 @@ Asked of all parameters and gradients at every step: the loops here run in C.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
 from torch import Tensor
@@ -13,7 +13,13 @@ from torch import Tensor
 NOWHERE = 16
 """Stands for the address of a gradient without elements, which has none; 0 says that there is no gradient."""
 
-_shape, _dtype = attrgetter("shape"), attrgetter("dtype")
+Column = Callable[[Tensor], object]
+
+AT_A_KNOWN_PLACE: tuple[Column, ...] = (attrgetter("nbytes"),)
+"""What can still be other about contiguous tensors at the same addresses: they may have been cut, or cut anew."""
+
+ANYWHERE: tuple[Column, ...] = (attrgetter("nbytes"), attrgetter("dtype"), Tensor.get_device, type)
+"""What can be other about contiguous tensors."""
 
 
 def addresses(tensors: Iterable[Tensor]) -> list[int]:
@@ -38,14 +44,18 @@ def form(tensor: Tensor) -> tuple[object, ...]:
 
 
 class Forms:
-    """The forms of tensors, in order; None of one that is not expected."""
+    """The forms of tensors, in order.
 
-    def __init__(self, tensors: Sequence[Tensor | None]) -> None:
+    Args:
+        tensors: None for one that is not expected.
+        columns: what is looked at of contiguous ones; of others always all.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor | None], columns: Sequence[Column]) -> None:
         self._forms = [None if tensor is None else form(tensor) for tensor in tensors]
         present = [tensor for tensor in tensors if tensor is not None]
-        self._columns = None
-        if len(present) == len(tensors) and all(map(Tensor.is_contiguous, present)):
-            self._columns = _columns(present)
+        self._contiguous = len(present) == len(tensors) and all(map(Tensor.is_contiguous, present))
+        self._columns = [(column, list(map(column, present))) for column in columns if self._contiguous]
 
     def hold(self, tensors: Sequence[Tensor | None], present: Sequence[Tensor]) -> bool:
         """Whether all have the form that they had; a None among them says nothing.
@@ -54,12 +64,7 @@ class Forms:
             tensors: as many, in the same order.
             present: those that are not None.
         """
-        if self._columns is not None and len(present) == len(tensors):
-            return all(map(Tensor.is_contiguous, present)) and _columns(present) == self._columns
+        if self._contiguous and len(present) == len(tensors):
+            as_known = all(list(map(column, present)) == known for column, known in self._columns)
+            return as_known and all(map(Tensor.is_contiguous, present))
         return all(tensor is None or form(tensor) == known for tensor, known in zip(tensors, self._forms))
-
-
-def _columns(tensors: Sequence[Tensor]) -> tuple[object, ...]:
-    """The forms of contiguous tensors, whose strides follow from their shapes."""
-    devices = list(map(Tensor.get_device, tensors))
-    return list(map(_shape, tensors)), list(map(_dtype, tensors)), devices, list(map(type, tensors))

@@ -136,6 +136,11 @@ class Completion:
             counted = None if all(counts) else torch.tensor(counts, device=device)
             self._of_meshes.append((mesh, here, counted))
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that it reads beside the sums."""
+        return [tensor for _, *both in self._of_meshes for tensor in both if tensor is not None]
+
     def __call__(self, sums: Tensor) -> Tensor:
         """The sums, completed; those given may be changed."""
         for mesh, here, counted in self._of_meshes:

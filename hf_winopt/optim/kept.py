@@ -30,7 +30,7 @@ class Kept:
         self._optimizer, self._names = optimizer, names
         tensors = self._tensors()
         shards = list(map(engine.local, tensors))
-        self._forms, self._addresses = engine.Forms(shards), engine.addresses(shards)
+        self._forms, self._addresses = engine.Forms(shards, engine.ANYWHERE), engine.addresses(shards)
         also_held = set(map(id, held))
         whole, each, tensor = _references_to_what_nobody_holds()
         self._expected = [whole, *[each] * len(names), *(tensor + (id(one) in also_held) for one in tensors)]

@@ -82,13 +82,14 @@ class Ready:
         self._kept, self._params = kept, gathered.params
         gathered.ask_places(fleeting)
         zs = self._remembered(gathered.zs)
-        self._forms, self._addresses = engine.Forms(zs), engine.addresses(zs)
+        self._forms, self._addresses = engine.Forms(zs, engine.AT_A_KNOWN_PLACE), engine.addresses(zs)
         # of a parameter without a gradient, one of its own form is expected; where nothing was made ready, none at all
         self._grads = engine.Forms(
             [
                 z if g is None and (i in works or i in self.by_plan) else g
                 for i, (z, g) in enumerate(zip(gathered.zs, gathered.grads))
-            ]
+            ],
+            engine.ANYWHERE,
         )
 
     def holds(self, asks: Asks, gathered: Gathered) -> bool:

@@ -109,6 +109,11 @@ class Batch:
         common = {**self.types, "Z_TYPE": TYPES[params[0].dtype], **lengths, **EXACT}
         self._common = {aligned: {**common, "ALIGNED": aligned} for aligned in (True, False)}
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the launches read and write beside parameters, gradients and state."""
+        return self.table, self.coefs, self.spans, self.chunks, self.parts, self.sums
+
     def leave_sums_in(self, sums: Tensor) -> None:
         """Where the sums over all that is here of each parameter go, a row for each kind, and are found."""
         self.sums = sums

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import table
 from .batch import Batch, Entry, Sent
+from .sending import Upload
 from .sharing import SharedSums
 
 
@@ -96,11 +97,9 @@ class _DevicePlan:
             self._batches.append(Batch(list(mine.values()), first))
             first += len(mine)
         self._shared = SharedSums(self._batches, device)
-        self._upload = torch.zeros(first + groups * table.HYPER_ROW, dtype=torch.int64, device=device)
-        self._sent: bytearray | None = None
+        self._upload = Upload(first + groups * table.HYPER_ROW, device)
         self._rates: list[Tensor] = []
-        # a graph that is captured reads this memory at every replay; pinned memory cannot be had during the capture
-        self._pinned = torch.empty_like(self._upload, device="cpu", pin_memory=True) if device.type == "cuda" else None
+        self._streams = {self._stream()}  # the first is the one that the memory of all this belongs to
 
     def step(
         self,
@@ -115,8 +114,9 @@ class _DevicePlan:
         mine = [where[place] for place in self._order]
         aligned = [not reduce(or_, mine[b.first : b.first + b.size], 0) & 15 for b in self._batches]
         with self._current():
+            self._stay_for_stream()
             self._send(mine, groups, bears)
-            sent = Sent(self._upload, len(mine), self._here(grad_scale), self._here(found_inf))
+            sent = Sent(self._upload.tensor, len(mine), self._here(grad_scale), self._here(found_inf))
             if finds_norm or norm is not None:
                 sent = replace(self._with_squares(sent, aligned, norm), skips=bears is not None)
             steps = [
@@ -159,15 +159,7 @@ class _DevicePlan:
         before, self._rates = self._rates, []  # what the last step may still read is kept until this one has its own
         packed = table.upload(mine, [table.hyper_row(group, *self._lr(group["lr"]), bears) for group in groups])
         del before
-        if packed == self._sent:
-            return
-        host, self._sent = torch.frombuffer(packed, dtype=torch.int64), None
-        if self.capturing():
-            assert self._pinned is not None
-            self._upload.copy_(self._pinned.copy_(host), non_blocking=True)  # is done only when the graph is replayed
-        else:
-            self._upload.copy_(host, non_blocking=True)
-            self._sent = packed
+        self._upload.send(packed, self.capturing())
 
     def _lr(self, lr: float | Tensor) -> tuple[float, int]:
         """A learning rate on the host as it is; for one on the device its address, so that a graph sees it change."""
@@ -177,6 +169,27 @@ class _DevicePlan:
             return lr.item(), 0
         self._rates.append(lr.to(self._device, torch.float32, non_blocking=True))
         return 0.0, self._rates[-1].data_ptr()
+
+    def _stream(self) -> Any:
+        """The stream that launches go to now; None where there are none."""
+        asks = getattr(torch.get_device_module(self._device), "current_stream", None)
+        return asks(self._device) if asks is not None and self._device.type != "cpu" else None
+
+    def _stay_for_stream(self) -> None:
+        """Keep this memory from being given to others before a stream is done with it that it does not belong to.
+
+        A plan that is dropped is not waited for: its last step may still be running there.
+        """
+        stream = self._stream()
+        if stream in self._streams or self.capturing():  # what a graph reads is kept with the graph
+            return
+        self._streams.add(stream)
+        for tensor in (
+            self._upload.tensor,
+            *self._shared.tensors,
+            *(t for batch in self._batches for t in batch.tensors),
+        ):
+            tensor.record_stream(stream)
 
     def capturing(self) -> bool:
         asks = getattr(torch.get_device_module(self._device), "is_current_stream_capturing", None)

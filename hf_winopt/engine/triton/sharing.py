@@ -33,6 +33,7 @@ class SharedSums:
         self._of_g = Completion(sharings if transforms else [], device)
         self._of_norms = Completion(2 * sharings if adapts else [], device)
         self._abs, self._norms = rows[0], rows[1:].view(-1)
+        self.tensors = (rows, *self._of_g.tensors, *self._of_norms.tensors)
 
     def complete_abs(self) -> None:
         """Complete `sum|g|` of every parameter."""

@@ -212,20 +212,20 @@ def test_what_a_captured_graph_reads_is_left_alone(device, monkeypatch):
     params, optimizer = make(device)
     train(params, optimizer, 0, 1)
     (captured,) = optimizer._ready.plan._devices
-    captured._pinned = torch.empty_like(captured._upload, device="cpu")
+    captured._upload._of_graph = torch.empty_like(captured._upload.tensor, device="cpu")
     with monkeypatch.context() as patch:
         patch.setattr(_DevicePlan, "capturing", lambda self: True)
         optimizer.param_groups[0]["lr"] = 1e-3
         optimizer.step()
     assert optimizer._ready is None
-    kept = [params[0].grad.clone(), captured._pinned.clone(), captured._upload.clone()]
+    kept = [params[0].grad.clone(), captured._upload._of_graph.clone(), captured._upload.tensor.clone()]
     assert kept[1].cpu().equal(kept[2].cpu())
     for p in params:
         p.grad = p.grad.clone()
     optimizer.step()
     assert optimizer._ready is not None
-    assert captured._pinned.equal(kept[1])
-    assert captured._upload.equal(kept[2])
+    assert captured._upload._of_graph.equal(kept[1])
+    assert captured._upload.tensor.equal(kept[2])
 
 
 def test_a_capture_without_a_step_before_it_is_refused(device, monkeypatch):
