@@ -238,6 +238,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         if "_incoming" in self.__dict__:
             state = {**state, "state": defaultdict(dict, self._incoming)}
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # torch puts it there
         self._ready = None
         self._shown = True
         self._every_group = list(self.param_groups)
