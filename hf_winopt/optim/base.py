@@ -91,7 +91,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         It is not left for the next step before this one is over: should it fail, nobody knows how far it came.
         """
         groups = [(self.rule(group), len(group["params"])) for group in self.param_groups]
-        asks = Asks(groups, self._needs_norm())
+        asks = Asks(groups, self._needs_norm(), self.backend)
         ready, self._ready = self._ready, None
         if ready is None or not ready.holds(asks, gathered):
             refuse_sparse(gathered.grads, type(self).__name__)
@@ -99,7 +99,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
             before = "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture"
             refuse_capture(gathered.zs, self.backend, before)
             with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
-                ready = prepare(self, gathered, asks, self.backend, self._tell_once)
+                ready = prepare(self, gathered, asks, self._tell_once)
         if ready.has_rest(gathered):
             refuse_capture(gathered.zs, self.backend, "not every parameter is stepped by the Triton engine")
         if self._skips() and self._skipped is None:

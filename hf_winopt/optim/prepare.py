@@ -39,14 +39,13 @@ class _Chosen(NamedTuple):
     has_addresses: bool
 
 
-def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, backend: str, tell: Tell) -> Ready:
+def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, tell: Tell) -> Ready:
     """Make ready the parameters that have a gradient, or whose state is complete.
 
     Args:
         optimizer: whose state is used, and started where it is missing.
         gathered: the parameters and gradients of this step.
-        asks: what the groups ask for.
-        backend: what the optimizer was told.
+        asks: what is asked for.
         tell: says why a parameter is not stepped by the engine that was to.
 
     Raises:
@@ -58,7 +57,7 @@ def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, backend: str,
     for i, (param, (group, rule)) in enumerate(zip(gathered.params, numbered)):
         shard, state = gathered.at(i), kept.get(param, {})
         if shard.g is not None or states.is_complete(state, rule):
-            chosen[i] = _Chosen(param, shard, group, rule, *_engine_of(shard, state, rule, backend, tell))
+            chosen[i] = _Chosen(param, shard, group, rule, *_engine_of(shard, state, rule, asks.backend, tell))
     planned = {i: each for i, each in chosen.items() if each.engine == "triton"}
     for each in planned.values():
         states.start(kept[each.param], each.param, each.rule, each.shard.z.device)

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class Asks(NamedTuple):
-    """What the groups ask for: their rules, and whether any asks for the norm of all gradients."""
+    """What is asked for: the groups' rules, whether any wants the norm of all gradients, and the backend."""
 
     groups: Groups
     needs_norm: bool
+    backend: str
 
 
 def work_of(

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Shard
 from torch.distributed.tensor.debug import CommDebugMode
+from torch.testing._internal.two_tensor import TwoTensor
 
-from hf_winopt import LAMB, OPTIMIZERS
+from hf_winopt import LAMB, OPTIMIZERS, create_optimizer
 from tests.distributed.problems import Pair
 from tests.distributed.processes import together
 
@@ -194,3 +195,34 @@ def again(folder: str) -> None:
 def test_another_process_group_in_the_same_process(tmp_path):
     """Its sums are its own: a group of the first one is not gone on with."""
     together(2, again, tmp_path, str(tmp_path))
+
+
+def of_wrappers() -> None:
+    """Shards that are made of other tensors, as quantized weights under FSDP2, have no address of their own."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    mesh, here = init_device_mesh("cpu", (2,)), dist.get_rank()
+
+    def shard(whole: torch.Tensor) -> DTensor:
+        mine = whole.chunk(2)[here].contiguous()
+        return DTensor.from_local(TwoTensor(mine.clone(), mine.clone()), mesh, [Shard(0)], run_check=False)
+
+    draw = torch.Generator().manual_seed(0)
+    for backend in ("eager", "compile", "triton"):
+        for name in ("adamw_win", "lamb_win", "adamw_agr", "adan"):
+            whole = torch.nn.Parameter(torch.randn(6, 5, generator=draw))
+            part = torch.nn.Parameter(shard(whole.detach()))
+            options = {"lr": 0.1, "weight_decay": 0.1, "max_grad_norm": 1.0}
+            of_whole = create_optimizer(name, [whole], backend="eager", **options)
+            of_part = create_optimizer(name, [part], backend=backend, **options)
+            for _ in range(3):
+                whole.grad = torch.randn(6, 5, generator=draw)
+                part.grad = shard(whole.grad)
+                of_whole.step()
+                of_part.step()
+            found, right = part._local_tensor, whole.detach().chunk(2)[here]
+            assert isinstance(found, TwoTensor) and torch.equal(found.a, found.b), (backend, name)
+            torch.testing.assert_close(found.a, right, rtol=1e-5, atol=1e-6)
+
+
+def test_shards_without_an_address_are_stepped_by_eager(tmp_path):
+    together(2, of_wrappers, tmp_path)
