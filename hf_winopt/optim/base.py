@@ -93,7 +93,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         groups = [(self.rule(group), len(group["params"])) for group in self.param_groups]
         asks = Asks(groups, self._needs_norm(), self.backend)
         ready, self._ready = self._ready, None
-        if ready is None or not ready.holds(asks, gathered):
+        if ready is None or not ready.holds(asks, gathered, self):
             refuse_sparse(gathered.grads, type(self).__name__)
             self._refuse_pieces()
             before = "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture"

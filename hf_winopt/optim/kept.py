@@ -11,6 +11,8 @@ from torch import Tensor
 from .. import engine
 from .state import HoldsState
 
+States = Mapping[Any, Any]
+
 _COUNTED = getattr(sys, "_is_gil_enabled", lambda: True)  # without it, references are not counted in one place
 
 
@@ -21,14 +23,14 @@ class Kept:
     it: who holds none must be shown it again before anything of it can be changed.
 
     Args:
-        optimizer: whose state it is.
+        states: the optimizer's, by parameter.
         names: what is kept of each parameter.
         held: tensors among them that an engine's work holds as well.
     """
 
-    def __init__(self, optimizer: HoldsState, names: Mapping[Tensor, Sequence[str]], held: Collection[Tensor]) -> None:
-        self._optimizer, self._names = optimizer, names
-        tensors = self._tensors()
+    def __init__(self, states: States, names: Mapping[Tensor, Sequence[str]], held: Collection[Tensor]) -> None:
+        self._names = names
+        tensors = self._tensors(states)
         shards = list(map(engine.local, tensors))
         self._forms, self._addresses = engine.Forms(shards, engine.ANYWHERE), engine.addresses(shards)
         also_held = set(map(id, held))
@@ -36,29 +38,27 @@ class Kept:
         self._expected = [whole, *[each] * len(names), *(tensor + (id(one) in also_held) for one in tensors)]
         self._sharded = engine.any_sharded(tensors)  # what is held of shards is not seen from outside
 
-    def lies_as_it_lay(self) -> bool:
-        """Whether every tensor is where it was, and has the form that it had."""
-        if not self._optimizer._shown:
+    def lies_as_it_lay(self, optimizer: HoldsState) -> bool:
+        """Whether every tensor of the optimizer's state is where it was, and has the form that it had."""
+        if not optimizer._shown:
             return True
         try:
-            tensors = self._tensors()
+            tensors = self._tensors(optimizer._own_state)
             shards = list(map(engine.local, tensors)) if self._sharded else tensors
             as_before = engine.addresses(shards) == self._addresses and self._forms.hold(shards, shards)
         except (KeyError, TypeError):  # something is missing, or no tensor
             return False
-        self._optimizer._shown = not as_before or self._sharded or not _COUNTED() or self._is_held(tensors)
+        unseen = _COUNTED() and not self._sharded and as_before
+        optimizer._shown = not unseen or self._is_held(optimizer, tensors)
         return as_before
 
-    def _tensors(self) -> list[Tensor]:
-        states = self._optimizer._own_state
+    def _tensors(self, states: States) -> list[Tensor]:
         return [states[param][name] for param, names in self._names.items() for name in names]
 
-    def _is_held(self, tensors: Sequence[Tensor]) -> bool:
+    def _is_held(self, optimizer: HoldsState, tensors: Sequence[Tensor]) -> bool:
         """Whether anybody else refers to the state, to what is kept of a parameter, or to a tensor."""
-        states = self._optimizer._own_state
-        each = [states[param] for param in self._names]
-        del states
-        return _references(vars(self._optimizer), each, tensors) != self._expected
+        each = [optimizer._own_state[param] for param in self._names]
+        return _references(vars(optimizer), each, tensors) != self._expected
 
 
 def _references(holder: Mapping[str, Any], each: Sequence[Any], tensors: Sequence[Any]) -> list[int]:
@@ -68,8 +68,6 @@ def _references(holder: Mapping[str, Any], each: Sequence[Any], tensors: Sequenc
 def _references_to_what_nobody_holds() -> list[int]:
     """What Python counts of a state that only its optimizer refers to, asked in the same way."""
     holder = {"state": {None: {"": object()}}}
-    states = holder["state"]
-    each = [states[param] for param in states]
-    tensors = [one[""] for one in each]
-    del states
+    each = [holder["state"][None]]
+    tensors = [each[0][""]]
     return _references(holder, each, tensors)

@@ -73,7 +73,7 @@ def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, tell: Tell) -
     others = {i: each.engine for i, each in chosen.items() if i not in known}
     fleeting = {i for i, each in chosen.items() if not each.has_addresses}
     fleeting |= {i for i, param in enumerate(gathered.params) if is_lazy(param)}
-    return Ready(asks, gathered, Kept(optimizer, names, held), plan, works, others, fleeting)
+    return Ready(asks, gathered, Kept(kept, names, held), plan, works, others, fleeting)
 
 
 def _engine_of(shard: Shard, state: Mapping[str, Any], rule: Rule, backend: str, tell: Tell) -> tuple[str, bool]:

@@ -12,6 +12,7 @@ from .. import engine
 from ..rules import Rule, agr_suits
 from .gathered import Gathered, Groups, Shard
 from .kept import Kept
+from .state import HoldsState
 
 if TYPE_CHECKING:
     from ..engine.triton.plan import Plan
@@ -93,7 +94,7 @@ class Ready:
             engine.ANYWHERE,
         )
 
-    def holds(self, asks: Asks, gathered: Gathered) -> bool:
+    def holds(self, asks: Asks, gathered: Gathered, optimizer: HoldsState) -> bool:
         """Whether all is as it was, for the gradients of another step."""
         zs = self._remembered(gathered.zs)
         try:
@@ -105,7 +106,7 @@ class Ready:
                 and self._forms.hold(zs, zs)
                 and self._grads.hold(gathered.grads, gathered.live)
                 and self._have_addresses(gathered)
-                and self._kept.lies_as_it_lay()
+                and self._kept.lies_as_it_lay(optimizer)
             )
         except (AttributeError, TypeError, RuntimeError, ValueError):  # a gradient that is not dense, a lazy parameter
             return False

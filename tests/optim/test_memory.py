@@ -5,7 +5,9 @@ On the code before, some of these ended the process, or wrote beyond the end of 
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from functools import partial
 
 import pytest
@@ -305,3 +307,19 @@ def test_state_is_not_asked_for_addresses_while_nobody_else_can_reach_it():
     del saved
     step([p], optimizer, 4)
     assert not optimizer._shown
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_an_optimizer_that_is_dropped_gives_its_memory_back_at_once(backend):
+    """Not only when Python looks for circles, which on a GPU can be too late."""
+    p = torch.nn.Parameter(torch.ones(5, 3))
+    optimizer = create_optimizer("adamw_win", [p], backend=backend)
+    for t in range(3):
+        step([p], optimizer, t)
+    held = weakref.ref(optimizer.state[p]["exp_avg"])
+    gc.disable()
+    try:
+        del optimizer
+        assert held() is None
+    finally:
+        gc.enable()
