@@ -112,10 +112,17 @@ def test_a_bad_value_is_refused_by_name(data: st.DataObject, case: tuple[str, st
 def assert_says(message: str, option: str, value: object) -> None:
     """The name and the value; of a tensor of one element, that element."""
     assert option in message
-    words = [repr(value)]
-    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta):
+    words = [repr(value), repr(as_pythons(value))]
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
         words.append(repr(value.item()))
     assert any(f"got {each}" in message or f"{option}={each}" in message for each in words)
+
+
+def as_pythons(value: object) -> object:
+    """numpy's numbers, which are shown as what they become."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(as_pythons, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 TOGETHER = st.sampled_from(
