@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -244,7 +245,7 @@ def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(toy):
         "env": {**os.environ, "PYTHONPATH": path},
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     }
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options) as process:
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options) as process, killed_at_last(process):
         slow = toy / "out" / "runs" / "adan" / "lr_0.001" / "seed_2" / "pid"
         while not slow.exists() or not slow.read_text():
             assert process.poll() is None
@@ -255,6 +256,15 @@ def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(toy):
         pass
     assert json.loads((slow.parent / "status.json").read_text()) == {"state": "running", "failures": []}
     assert any(json.loads(path.read_text())["state"] == "finished" for path in statuses(toy / "out").values())
+
+
+@contextlib.contextmanager
+def killed_at_last(process):
+    """Where a test fails, the end of a process that goes on is not waited for."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def ended(pid: int) -> bool:

@@ -6,11 +6,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+LONG = timedelta(minutes=5)
+"""What no process waits for longer: the others are gone. As torch has it, it would be half an hour."""
 
 
 def together(processes: int, function: Callable[..., None], folder: Path, *arguments: object) -> None:
@@ -23,7 +27,7 @@ def _one(rank: int, processes: int, function: Callable[..., None], meet: str, ar
     os.environ["LOCAL_RANK"] = str(rank)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=processes)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=processes, timeout=LONG)
     try:
         function(*arguments)
         dist.barrier()

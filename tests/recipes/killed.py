@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from recipes.glue import run_glue, run_glue_no_trainer
 
 SCRIPTS = {"trainer": run_glue, "no_trainer": run_glue_no_trainer}
 PROCESSES = 2
+LONG = timedelta(minutes=4)
 
 
 class Moment(NamedTuple):
@@ -26,13 +28,15 @@ class Moment(NamedTuple):
 
 
 def together(script: str, argv: list[str], meet: Path, moment: Moment | None = None) -> list[int | None]:
-    """Run a script in both processes; their exit codes. A killed one's companion ends by itself, as it may."""
+    """Run a script in both processes; their exit codes. A killed one's companion ends by itself, or is ended."""
     context = mp.get_context("forkserver")  # what takes long to import is imported once
     context.set_forkserver_preload([__name__])
     processes = [context.Process(target=_one, args=(rank, script, argv, meet, moment)) for rank in range(PROCESSES)]
     for process in processes:
         process.start()
     for process in processes:
+        process.join(LONG.total_seconds())
+        process.kill()  # it may wait for the other one for longer than anybody waits for it
         process.join()
     return [process.exitcode for process in processes]
 
@@ -41,7 +45,7 @@ def _one(rank: int, script: str, argv: list[str], meet: Path, moment: Moment | N
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": PROCESSES, "MASTER_ADDR": "localhost", "MASTER_PORT": 0}
     os.environ.update({name: str(value) for name, value in here.items()})
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=PROCESSES)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=PROCESSES, timeout=LONG)
     if moment is not None and moment.rank == rank:
         _die_at(moment)
     SCRIPTS[script].main(argv)
