@@ -57,6 +57,11 @@ def toward_square(mean: Tensor, root: Tensor, weight: Coefficient, out: Tensor |
     return torch.add(kept, weight * root * root, out=out)
 
 
+def rounded(tensor: Tensor, home: torch.dtype) -> Tensor:
+    """`tensor` with the values that it has once it is stored as `home`, in its own type."""
+    return tensor if tensor.dtype == home else tensor.to(home).to(tensor.dtype)
+
+
 def stored(tensor: Tensor, out: Tensor | None) -> Tensor:
     """`tensor`, written to `out` where there is one."""
     return tensor if out is None or out is tensor else out.copy_(tensor)

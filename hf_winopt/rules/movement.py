@@ -1,8 +1,9 @@
 """docs/math.md, section 3: how the parameter `z` moves along the direction `u`, plain, with Win and with Win2.
 
-Win's lines are weighted means of their terms. They are written as such, by interpolation, which is the same number and
-has a merit: where the learning rate is 0 and the sequences agree, they stay exactly as they are (a warm-up starts so,
-and so does `torch.distributed.checkpoint` when it makes an optimizer's state).
+Win's sequences are kept as distances: the weights are the truth, and what is written into them between two steps stays
+written. The lines of the distances are the paper's, less that of `x`. Where the learning rate is 0 and the sequences
+agree, they stay exactly as they are (a warm-up starts so, and so does `torch.distributed.checkpoint` when it makes an
+optimizer's state).
 """
 
 from __future__ import annotations
@@ -10,21 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from .arithmetic import Coefficients, add_scaled, scaled, toward
+from .arithmetic import Coefficients, add_scaled, scaled
 from .moments import State
 
 
 class Movement(NamedTuple):
-    """One way to move: the names of its sequences, its coefficients on the host, and the step itself."""
+    """One way to move: the names of its distances, its coefficients on the host, and the step itself.
+
+    The step gives the new `x` and the new distances from it. Where nothing is accelerated, `x` is `z`, but for what
+    rounding has taken from `z` where that is kept.
+    """
 
     state_names: tuple[str, ...]
     coefficients: Callable[[Mapping[str, Any], float, float], dict[str, float]]
     move: Callable[[Coefficients, Tensor, Tensor, State, State], tuple[Tensor, State]]
 
 
-def _conservative(c: Coefficients, x: Tensor, u: Tensor, out: Tensor | None) -> Tensor:
+def conservative(z: Tensor, state: State) -> Tensor:
+    """The conservative sequence `x`, which `z` is ahead of; `z` itself where no distance is kept."""
+    return z - state["x_gap"] if "x_gap" in state else z
+
+
+def _conservative_step(c: Coefficients, x: Tensor, u: Tensor, out: Tensor | None) -> Tensor:
     """`(x - eta u) / (1 + eta lam)`: Win's `x`, and the whole step of a proximal rule."""
     return scaled(add_scaled(x, u, c["minus_lr"], out), c["shrink"], out)
 
@@ -37,8 +48,8 @@ def decoupled_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> d
 
 
 def decoupled_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
-    into = out.get("z")
-    return add_scaled(scaled(z, c["keep"], into), u, c["minus_lr"], into), {}  # z <- (1 - eta lam) z - eta u
+    into, x = out.get("z"), conservative(z, state)
+    return add_scaled(scaled(x, c["keep"], into), u, c["minus_lr"], into), {}  # z <- (1 - eta lam) z - eta u
 
 
 def proximal_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> dict[str, float]:
@@ -46,7 +57,7 @@ def proximal_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> di
 
 
 def proximal_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
-    return _conservative(c, z, u, out.get("z")), {}  # z <- (z - eta u) / (1 + eta lam)
+    return _conservative_step(c, conservative(z, state), u, out.get("z")), {}  # z <- (z - eta u) / (1 + eta lam)
 
 
 # Win ---------------------------------------------------------------------------------------------------------------
@@ -54,19 +65,22 @@ def proximal_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: Stat
 
 def win_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> dict[str, float]:
     r1 = hyper["reckless_steps"][0]
-    weight = r1 / (1 + r1)
-    # c = 1 / (1 + r1 + r1 eta lam) = (1 / (1 + r1)) * win_shrink
-    return {**proximal_coefficients(hyper, lr, lam), "win": weight, "win_shrink": 1 / (1 + weight * lr * lam)}
+    share = 1 / (1 + r1 + r1 * lr * lam)
+    return {**proximal_coefficients(hyper, lr, lam), "win": share, "win_step": share * (r1 - 1)}
 
 
-def _reckless(c: Coefficients, z: Tensor, beyond: Tensor, out: Tensor | None) -> Tensor:
-    """`c (z - r1 eta u + r1 x)`: the mean of `z` and of `beyond = x - eta u`, the point one more step beyond `x`."""
-    return scaled(toward(z, beyond, c["win"], out), c["win_shrink"], out)
+def _step_of_x(c: Coefficients, z: Tensor, u: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """The new `x`, and by how much it has moved."""
+    before = conservative(z, state)
+    x = _conservative_step(c, before, u, None)
+    return x, torch.sub(x, before, out=before)
 
 
 def win_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
-    x = _conservative(c, state["x"], u, out.get("x"))
-    return _reckless(c, z, add_scaled(x, u, c["minus_lr"]), out.get("z")), {"x": x}
+    into = out.get("x_gap")
+    x, x_step = _step_of_x(c, z, u, state)
+    gap = add_scaled(torch.mul(state["x_gap"], c["win"], out=into), x_step, c["win_step"], into)
+    return x, {"x_gap": gap}  # z - x <- c (z - x + (r1 - 1) step of x)
 
 
 # Win2 --------------------------------------------------------------------------------------------------------------
@@ -74,27 +88,28 @@ def win_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) ->
 
 def win2_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> dict[str, float]:
     r1, r2 = hyper["reckless_steps"]
-    whole = 1 + r2 + r2 / r1
+    share = 1 / (1 + r2 + r2 / r1 + r2 * lr * lam)
     return {
         **win_coefficients(hyper, lr, lam),
-        "y_share": 1 / (1 + r1),  # of the two points that z is drawn to: (r2/r1) / (r2 + r2/r1)
-        "win2": 1 - 1 / whole,
-        "win2_shrink": 1 / (1 + (r2 / whole) * lr * lam),
+        "win2": share,
+        "win2_step": share * (r2 - 1),
+        "win2_y": share * (r2 / r1),
     }
 
 
 def win2_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
-    into = out.get("z")
-    x = _conservative(c, state["x"], u, out.get("x"))
-    beyond = add_scaled(x, u, c["minus_lr"])
-    y = _reckless(c, state["y"], beyond, out.get("y"))
-    z = scaled(toward(z, toward(beyond, y, c["y_share"], beyond), c["win2"], into), c["win2_shrink"], into)
-    return z, {"x": x, "y": y}
+    into, y_into = out.get("x_gap"), out.get("y_gap")
+    x, x_step = _step_of_x(c, z, u, state)
+    # y - x <- c (y - x + (r1 - 1) step of x)
+    y_gap = add_scaled(torch.mul(state["y_gap"], c["win"], out=y_into), x_step, c["win_step"], y_into)
+    gap = add_scaled(torch.mul(state["x_gap"], c["win2"], out=into), x_step, c["win2_step"], into)
+    gap = add_scaled(gap, y_gap, c["win2_y"], into)
+    return x, {"x_gap": gap, "y_gap": y_gap}  # z - x <- c2 (z - x + (r2 - 1) step of x + (r2/r1) (y - x))
 
 
 MOVEMENTS = {
     "decoupled": Movement((), decoupled_coefficients, decoupled_move),
     "proximal": Movement((), proximal_coefficients, proximal_move),
-    "win": Movement(("x",), win_coefficients, win_move),
-    "win2": Movement(("x", "y"), win2_coefficients, win2_move),
+    "win": Movement(("x_gap",), win_coefficients, win_move),
+    "win2": Movement(("x_gap", "y_gap"), win2_coefficients, win2_move),
 }

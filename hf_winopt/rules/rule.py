@@ -1,8 +1,4 @@
-"""A rule: one point of the space transform x moments x acceleration x decay, and the step that the four compose.
-
-A step walks the sections of docs/math.md in order: `gradient` (0), the transform (1), the moments and the direction
-(2), `move` (3). Everything is a pure function of tensors; engines decide over which pieces of which tensors it runs.
-"""
+"""A rule: one point of the space transform x moments x acceleration x decay x state, and the numbers of its steps."""
 
 from __future__ import annotations
 
@@ -12,17 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from .arithmetic import Coefficient, Coefficients, add_scaled, is_known, scaled
-from .moments import MOMENTS, Moments, State
+from .arithmetic import Coefficient, Coefficients
+from .encodings import FLOAT32, LEVELS, REMAINDER, Encoding, phase
+from .moments import MOMENTS, Moments
 from .movement import MOVEMENTS, Movement
-from .transforms import OFF, TRANSFORMS, transformed
+from .transforms import TRANSFORMS
 
 ACCELERATIONS = ("none", "win", "win2")
 DECAYS = ("decoupled", "proximal", "l2", "in_update")
-NEW: State = {}
-"""No destination: results are new tensors."""
+STATES = tuple(LEVELS)
+
+ROUNDING = "rounding"
+"""What `4096 (x - z)` is called, in place of the distance `x_gap`: nobody is to take one for the other."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,9 @@ class Rule:
         acceleration: "none", "win" or "win2" (section 3).
         decay: "decoupled", "proximal", "l2" or "in_update"; "decoupled" not under Win and Win2.
         trust_ratio: scale the direction by `||w|| / ||r||` per parameter (LAMB).
+        state: "float32", "compact" or "8bit" (docs/state.md).
+        remainder: keep what rounding takes from a half-precision parameter, in float16: without acceleration beside
+            the moments, under Win and Win2 in place of `x_gap`.
 
     Raises:
         ValueError: a choice that does not exist, or decoupled decay under Win or Win2.
@@ -45,6 +45,8 @@ class Rule:
     acceleration: str = "none"
     decay: str = "decoupled"
     trust_ratio: bool = False
+    state: str = "float32"
+    remainder: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -52,6 +54,7 @@ class Rule:
             ("moments", tuple(MOMENTS)),
             ("acceleration", ACCELERATIONS),
             ("decay", DECAYS),
+            ("state", STATES),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
@@ -83,37 +86,83 @@ class Rule:
     @functools.cached_property
     def state_names(self) -> tuple[str, ...]:
         """The tensors of the parameter's shape that the rule keeps, in order."""
-        return self.moments_kind.state_names + self.movement.state_names
+        return self.moments_kind.state_names + self.gaps
 
-    @property
-    def conservative(self) -> str:
-        """The sequence whose norm the trust ratio takes: "x" under Win and Win2, else "z"."""
-        return "z" if self.acceleration == "none" else "x"
+    @functools.cached_property
+    def gaps(self) -> tuple[str, ...]:
+        """The distances among them."""
+        if not self.remainder:
+            return self.movement.state_names
+        return (ROUNDING, *self.movement.state_names[1:])
 
-    def bytes_per_param(self, param: int = 4, state: int = 4, weight_decay: bool = True, transform: bool = True) -> int:
+    def encoding(self, name: str) -> Encoding:
+        """How a tensor of the state is stored (of a float64 parameter: as it is)."""
+        if name == ROUNDING:
+            return REMAINDER
+        return LEVELS[self.state].get(name, FLOAT32)
+
+    @functools.cached_property
+    def encodings(self) -> dict[str, Encoding]:
+        """How each tensor of the state is stored, in order."""
+        return {name: self.encoding(name) for name in self.state_names}
+
+    @functools.cached_property
+    def kept(self) -> dict[str, Encoding]:
+        """All tensors that are kept, scales behind their codes, and what each is a part of."""
+        return {
+            kept: encoding
+            for name, encoding in self.encodings.items()
+            for kept in ((name, scale_of(name)) if encoding.is_blocked else (name,))
+        }
+
+    @functools.cached_property
+    def is_blocked(self) -> bool:
+        """Whether anything is stored in blocks."""
+        return any(encoding.is_blocked for encoding in self.encodings.values())
+
+    @functools.cached_property
+    def is_coded(self) -> bool:
+        """Whether anything is stored otherwise than in the type of arithmetic."""
+        return any(encoding is not FLOAT32 for encoding in self.encodings.values())
+
+    @functools.cached_property
+    def dithers(self) -> bool:
+        """Whether any encoding asks for the dither."""
+        return any(encoding.dithers for encoding in self.encodings.values())
+
+    def bytes_per_param(
+        self, param: int = 4, arithmetic: int = 4, weight_decay: bool = True, transform: bool = True
+    ) -> float:
         """Bytes that a step must read and write per element of a parameter.
 
         Args:
-            param, state: bytes of an element of the parameter (and gradient) and of its state.
+            param, arithmetic: bytes of an element of the parameter (and gradient), and of the type of arithmetic.
             weight_decay: whether there is any, so that l2 and in_update decay read the parameter.
             transform: whether the transform is on, so that the gradient's sum is taken first.
         """
-        move = 2 * param + 2 * state * len(self.movement.state_names)
-        moments = len(self.moments_kind.state_names)
-        advance = param + 2 * state * moments
+        kept = {name: self._bytes(name, arithmetic) for name in self.state_names}
+        moments = sum(kept[name] for name in self.moments_kind.state_names)
         l2 = self.decay == "l2" and weight_decay
-        reads_z = l2 or (self.decay == "in_update" and weight_decay)
-        if self.trust_ratio:  # a second pass: the moments again, and in the first the tensor whose norm is taken
-            advance += state * moments + (state if self.conservative == "x" else param)
-            advance += param if reads_z and self.conservative == "x" else 0
-            advance += param if self.moments == "nesterov" else 0
+        moved = 3 * param + 2 * sum(kept.values())
+        if self.trust_ratio:  # a second pass: the moments again, and in the first what the norm is taken of, z or z - d
+            moved += moments + param + (kept[self.gaps[0]] if self.gaps else 0)
+            moved += param if self.moments == "nesterov" else 0
         if self.transform != "none" and transform:
-            advance += 2 * param if l2 else param
-        return advance + move
+            moved += 2 * param if l2 else param
+        return moved
 
-    def state_bytes_per_param(self, state: int = 4) -> int:
+    def state_bytes_per_param(self, arithmetic: int = 4) -> float:
         """Bytes of state kept per element of a parameter."""
-        return state * len(self.state_names)
+        return sum(self._bytes(name, arithmetic) for name in self.state_names)
+
+    def _bytes(self, name: str, arithmetic: int) -> float:
+        encoding = self.encoding(name)
+        return arithmetic if encoding is FLOAT32 else encoding.bytes
+
+
+def scale_of(name: str) -> str:
+    """What the scales of a tensor are called."""
+    return f"{name}_scale"
 
 
 def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: Coefficient = 1.0) -> Coefficients:
@@ -135,6 +184,7 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: Coefficient
         **({rule.decay: lam} if rule.decay in ("l2", "in_update") else {}),
         **rule.moments_kind.coefficients(hyper, t),
         **rule.movement.coefficients(hyper, lr, in_movement),
+        **({"phi": phase(t)} if rule.dithers else {}),
     }
     return {"grad": grad, **{name: float(number) for name, number in numbers.items()}}  # an int is known, too
 
@@ -153,56 +203,3 @@ def largest_norm(rule: Rule, hyper: Mapping[str, Any], numel: int, largest: floa
         return math.inf
     bound = 0.999 * math.sqrt(largest) / reach  # less what sums are rounded by
     return math.sqrt(bound / math.sqrt(max(numel, 1))) if rule.transform == "adal" else bound
-
-
-def gradient(c: Coefficients, z: Tensor, g: Tensor) -> Tensor:
-    """Section 0: scale, sign, clipping and l2 decay; the gradient that `sum|g|` is taken of."""
-    g = scaled(g, c["grad"])
-    return _with_decay(c.get("l2", 0.0), g, z)
-
-
-def _with_decay(lam: Coefficient, tensor: Tensor, z: Tensor) -> Tensor:
-    return tensor if is_known(lam, 0.0) else add_scaled(tensor, z, lam)
-
-
-def _direction(rule: Rule, c: Coefficients, z: Tensor, s: Tensor, moments: State) -> Tensor:
-    r = rule.moments_kind.direction(c, s, moments)
-    return _with_decay(c.get("in_update", 0.0), r, z)
-
-
-def advance(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: State = NEW) -> tuple[State, Tensor]:
-    """Sections 0 to 2 but for the trust ratio: the new moments and the direction `r`; arguments as `apply`."""
-    h, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
-    moments = rule.moments_kind.advance(c, h, s, state, out)
-    return moments, _direction(rule, c, z, s, moments)
-
-
-def direction_again(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State) -> Tensor:
-    """The direction of `advance` from moments already advanced: recomputing it is cheaper than storing it (LAMB)."""
-    s = g
-    if rule.moments == "nesterov":
-        _, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
-    return _direction(rule, c, z, s, state)
-
-
-def move(rule: Rule, c: Coefficients, z: Tensor, r: Tensor, state: State, out: State = NEW) -> tuple[Tensor, State]:
-    """Section 3, after the trust ratio where there is one: the new `z` and the new sequences; arguments as `apply`."""
-    return rule.movement.move(c, z, scaled(r, c["ratio"]) if rule.trust_ratio else r, state, out)
-
-
-def apply(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: State = NEW) -> tuple[Tensor, State]:
-    """One whole step over tensors of one shape and dtype.
-
-    Args:
-        c: `coefficients(...)`, and with a transform `abs_sum`, with a trust ratio
-            `ratio`: the two numbers that belong to a whole parameter.
-        z: the parameter; `g` its gradient as autograd left it; `state` the tensors of `rule.state_names`.
-        out: the tensors that take the results, "z" and the names of the state; they may be the arguments themselves.
-            What is not named there is not written to (Adan's new `prev_grad` is then the gradient itself).
-
-    Returns:
-        The new `z` and the new state. Nothing is modified but what `out` names.
-    """
-    moments, r = advance(rule, c, z, g, state, out)
-    z, sequences = move(rule, c, z, r, state, out)
-    return z, {**moments, **sequences}
