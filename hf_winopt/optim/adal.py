@@ -10,6 +10,7 @@ from torch.optim.optimizer import ParamsT
 from ..rules import Rule
 from .base import RuleOptimizer
 from .groups import options_of
+from .levels import kept
 
 
 class AdaL(RuleOptimizer):
@@ -37,6 +38,8 @@ class AdaL(RuleOptimizer):
         max_grad_norm: float = 0.0,
         skip_nonfinite: bool = False,
         maximize: bool = False,
+        state: str = "float32",
+        keep_rounding: bool = True,
         backend: str = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -48,5 +51,9 @@ class AdaL(RuleOptimizer):
     @classmethod
     def rule(cls, options: Mapping[str, Any]) -> Rule:
         return Rule(
-            transform="adal", moments="adam", acceleration=options["acceleration"], decay=options["decay"] or "l2"
+            transform="adal",
+            moments="adam",
+            acceleration=options["acceleration"],
+            decay=options["decay"] or "l2",
+            **kept(options),
         )

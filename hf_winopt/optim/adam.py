@@ -10,6 +10,7 @@ from torch.optim.optimizer import ParamsT
 from ..rules import Rule
 from .base import RuleOptimizer
 from .groups import options_of
+from .levels import kept
 
 
 class AdamW(RuleOptimizer):
@@ -18,7 +19,8 @@ class AdamW(RuleOptimizer):
     Without acceleration it is `torch.optim.AdamW`. With `acceleration="win"` a second sequence `x` takes the
     conservative step and the parameter `z` a reckless one beyond it, weight decay in both (proximal form):
     `x <- (x - eta u) / (1 + eta lam)`, `z <- c (z - r1 eta u + r1 x)`, `c = 1 / (1 + r1 + r1 eta lam)`.
-    With bf16 or fp16 parameters `x` is float32 and serves as the master copy.
+    Kept of `x` is how far `z` is ahead of it: what is written into a parameter between two steps stays written. With
+    bf16 or fp16 parameters `x` is finer than they are and serves as the master copy.
 
     Args:
         params: parameters or parameter groups; every option below but `backend` can differ per group.
@@ -41,6 +43,12 @@ class AdamW(RuleOptimizer):
             would not survive. Counted in `skipped_steps`, and logged. Without AMP and False, such a gradient is stepped
             with, as in torch.
         maximize: ascend instead of descend.
+        state: "float32", "compact" or "8bit": how the state of large matrices is stored (docs/state.md). Under Win 12,
+            5.1 or 3.1 bytes a parameter. Of a parameter of one dimension, of less than 4,096 elements or less than 64
+            in a row, or float64, it is float32 always.
+        keep_rounding: with bf16 or fp16 parameters, keep what rounding takes from them at each step, 2 bytes a
+            parameter: they then train as float32 ones. Under Win it is kept in any case. False saves the 2 bytes, and
+            loses every update below the rounding of its parameter, as torch's AdamW does.
         backend: "auto", "eager", "compile" or "triton".
         foreach, fused, capturable, differentiable: as generic code gives them to torch's optimizers. They change
             nothing here: one engine serves all, and a step can be captured. `differentiable=True` is refused.
@@ -67,6 +75,8 @@ class AdamW(RuleOptimizer):
         max_grad_norm: float = 0.0,
         skip_nonfinite: bool = False,
         maximize: bool = False,
+        state: str = "float32",
+        keep_rounding: bool = True,
         backend: str = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -83,6 +93,7 @@ class AdamW(RuleOptimizer):
             moments="adam",
             acceleration=options["acceleration"],
             decay=options["decay"] or ("proximal" if accelerated else "decoupled"),
+            **kept(options),
         )
 
 
@@ -110,6 +121,8 @@ class Adam(RuleOptimizer):
         max_grad_norm: float = 0.0,
         skip_nonfinite: bool = False,
         maximize: bool = False,
+        state: str = "float32",
+        keep_rounding: bool = True,
         backend: str = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -125,6 +138,7 @@ class Adam(RuleOptimizer):
             moments="adam",
             acceleration=options["acceleration"],
             decay=options["decay"] or "l2",
+            **kept(options),
         )
 
 
@@ -157,6 +171,8 @@ class LAMB(RuleOptimizer):
         max_grad_norm: float = 0.0,
         skip_nonfinite: bool = False,
         maximize: bool = False,
+        state: str = "float32",
+        keep_rounding: bool = True,
         backend: str = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -174,4 +190,5 @@ class LAMB(RuleOptimizer):
             acceleration=options["acceleration"],
             decay=options["decay"] or ("proximal" if accelerated else "in_update"),
             trust_ratio=options["always_adapt"] or options["weight_decay"] > 0,
+            **kept(options),
         )

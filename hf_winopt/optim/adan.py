@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..engine import Work
-from ..rules import MOMENTS, Rule
+from ..rules import MOMENTS, Rule, scale_of
 from .base import RuleOptimizer
 from .groups import options_of
+from .levels import kept
 from .options import betas as betas_of_length
 
 
@@ -48,6 +49,8 @@ class Adan(RuleOptimizer):
         max_grad_norm: float = 0.0,
         skip_nonfinite: bool = False,
         maximize: bool = False,
+        state: str = "float32",
+        keep_rounding: bool = True,
         backend: str = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -63,11 +66,12 @@ class Adan(RuleOptimizer):
             moments="adan",
             acceleration=options["acceleration"],
             decay=options["decay"] or "proximal",
+            **kept(options),
         )
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Set the moments of every parameter back to zero; the next step is step 1. `x` and `y` stay."""
+        """Set the moments of every parameter back to zero; the next step is step 1. The distances stay."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p in self._own_state:
@@ -81,6 +85,7 @@ class Adan(RuleOptimizer):
 
 
 def _restart(state: dict[str, Tensor]) -> None:
-    for name in ("step", *MOMENTS["adan"].state_names):
+    moments = MOMENTS["adan"].state_names
+    for name in ("step", *moments, *map(scale_of, moments)):
         if name in state:
             state[name].zero_()

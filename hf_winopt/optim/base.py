@@ -28,6 +28,8 @@ from .state import start
 if TYPE_CHECKING:
     from ..engine.triton.plan import Plan
 
+_BEHIND_TORCHS_WRAPPERS = 7
+
 
 class RuleOptimizer(StepsUnderAMP, KnowsCost):
     """An optimizer whose update is a `Rule`; a subclass says which, from the options of a parameter group.
@@ -47,6 +49,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
     _ready: Ready | None = None
     _captured: Sequence[Plan] = ()
     _told = False
+    _told_of_pieces = False
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], backend: str) -> None:
         check_backend("backend", backend)
@@ -96,6 +99,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         if ready is None or not ready.holds(asks, gathered, self):
             refuse_sparse(gathered.grads, type(self).__name__)
             self._refuse_pieces()
+            self._tell_of_pieces()
             before = "take a step outside of it first, as in torch.cuda.graph's warm-up, and again after a capture"
             refuse_capture(gathered.zs, self.backend, before)
             with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
@@ -106,6 +110,15 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
             before = "take a step outside of it first, for skip_nonfinite to count on from"
             refuse_capture(gathered.zs, self.backend, before)
         return ready
+
+    def _tell_of_pieces(self) -> None:
+        """Warn once that flat pieces are kept in float32, whatever level of state is asked for."""
+        asked = {group.get("state", "float32") for group in self._every_group} - {"float32"}
+        if not asked or self._told_of_pieces:
+            return
+        if pieces.are_pieces([group["params"] for group in self._every_group], self._given):
+            self._told_of_pieces = True
+            warnings.warn(pieces.kept_whole(asked), stacklevel=_BEHIND_TORCHS_WRAPPERS)
 
     def _refuse_pieces(self) -> None:
         rules = [rule for rule in map(self.rule, self._every_group) if rule.takes_sums]
@@ -122,8 +135,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         """Warn that the optimizer does not take the engine that was asked for; the first reason stands for all."""
         if not self._told:
             self._told = True
-            behind_torchs_wrappers = 9
-            warnings.warn(f"stepped by the slower eager engine: {reason}", stacklevel=behind_torchs_wrappers)
+            warnings.warn(f"stepped by the slower eager engine: {reason}", stacklevel=_BEHIND_TORCHS_WRAPPERS + 2)
 
     def _norm_before_launch(self, ready: Ready, gathered: Gathered, grad_scale: Tensor | None) -> Tensor | None:
         """The norm of all gradients; None where it is not needed, or the launch finds it."""
@@ -155,34 +167,35 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
         works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
         place = itertools.count()
         for group in self.param_groups:
-            rule = self.rule(group)
             mine = [(i, p) for p, i in zip(group["params"], place) if i not in ready.by_plan]
             held = [
-                (ready.works.get(i) or self._started(p, gathered.at(i), rule, ready.others[i]), g)
+                (ready.rules[i], ready.works.get(i) or self._started(p, gathered.at(i), ready, i), g)
                 for i, p in mine
                 if (g := gathered.grads[i]) is not None
             ]
-            works[rule] += self._given_to(rule, group, held, self._grad_factor(group, grad_scale))
+            for rule, work in self._given_to(group, held, self._grad_factor(group, grad_scale)):
+                works[rule].append(work)
         engine.step(works)
 
-    def _started(self, param: Tensor, shard: Shard, rule: Rule, engine_name: str) -> engine.Work:
+    def _started(self, param: Tensor, shard: Shard, ready: Ready, place: int) -> engine.Work:
         """A parameter that is not remembered, with what is missing of its state."""
-        start(self._own_state[param], param, rule)
-        return work_of(param, shard, self._own_state[param], rule, engine_name)
+        state, rule = self._own_state[param], ready.rules[place]
+        start(state, param, rule)
+        return work_of(param, shard, state, rule, ready.others[place])
 
     def _given_to(
-        self, rule: Rule, group: dict[str, Any], held: Sequence[tuple[engine.Work, Tensor]], grad: Coefficient
-    ) -> list[engine.Work]:
+        self, group: dict[str, Any], held: Sequence[tuple[Rule, engine.Work, Tensor]], grad: Coefficient
+    ) -> list[tuple[Rule, engine.Work]]:
         """The works of a group with their gradients and coefficients; `grad` is what section 0 multiplies by."""
-        self._count(group, [work for work, _ in held])
-        numbers: dict[tuple[int, bool], Coefficients] = {}
+        self._count(group, [work for _, work, _ in held])
+        numbers: dict[tuple[Rule, int, bool], Coefficients] = {}
         given = []
-        for work, g in held:
+        for rule, work, g in held:
             t = int(work.step.item())
             off = agr_is_off(rule, group, work.suits_agr, t)
-            if (t, off) not in numbers:
-                numbers[t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
-            given.append(work.given(g, numbers[t, off]))
+            if (rule, t, off) not in numbers:
+                numbers[rule, t, off] = {**coefficients(rule, group, t, grad), **({"abs_sum": OFF} if off else {})}
+            given.append((rule, work.given(g, numbers[rule, t, off])))
         return given
 
     def _count(self, group: dict[str, Any], works: Sequence[engine.Work]) -> None:
@@ -209,8 +222,9 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
 
         Numbers (lr, betas, weight decay ...) come from the state dict, as in torch. The form of the rule
         (`acceleration`, `decay`, `agr`) stays as constructed, and so a run can switch: state that the rule needs and
-        the dict lacks is started as at step 1, `x` and `y` from the parameters. State keeps the optimizer's own type
-        (float32 for bf16 parameters) and goes to the parameter's device. What others keep of a parameter stays.
+        the dict lacks is started as at step 1. State keeps the optimizer's own type (float32 for bf16 parameters) and
+        goes to the parameter's device; Win's sequences `x` and `y` of version 0.1 become distances from the weights at
+        the first step, so that the model may be loaded later. What others keep of a parameter stays.
 
         Raises:
             ValueError: not a state dict, or another optimizer's; groups or tensors that do not fit the parameters,
@@ -226,7 +240,7 @@ class RuleOptimizer(StepsUnderAMP, KnowsCost):
             return {**incoming, "param_groups": groups, "state": {}}
 
         # Registered last, so that it sees the dict as the user's own hooks leave it. The state goes round torch's own
-        # loading, which casts it to the parameter's type and would cut a float32 `x` to bf16.
+        # loading, which casts it to the parameter's type and would cut float32 to bf16.
         handle = self.register_load_state_dict_pre_hook(take)
         try:
             super().load_state_dict(state_dict)

@@ -9,21 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import engine
-from ..rules import MOMENTS, MOVEMENTS, Rule
+from ..rules import MOMENTS, MOVEMENTS, ROUNDING, Rule, scale_of
 from .foreign import writer
 from .groups import Grouped, check_group
+from .levels import rule_for
+from .loaded import loaded
 from .options import OF_TORCH, plain
+from .restated import OLDER
 
-FORM = ("acceleration", "decay", "agr", "skip_nonfinite")
+FORM = ("acceleration", "decay", "agr", "skip_nonfinite", "state", "keep_rounding")
 """What belongs to the optimizer, not to the checkpoint: options that make the rule, or guard the run."""
 
 FOREIGN = ("amsgrad", "decoupled_weight_decay", *OF_TORCH)
 """Options of torch's optimizers that have no meaning here."""
 
-_OURS = {"step", "max_exp_avg_sq"}.union(
+_TENSORS = {"max_exp_avg_sq", ROUNDING}.union(
     *(moments.state_names for moments in MOMENTS.values()), *(movement.state_names for movement in MOVEMENTS.values())
 )
+_OURS = {"step", *OLDER, *_TENSORS, *map(scale_of, _TENSORS)}
 """What a rule keeps, or torch's Adam; whatever else is kept of a parameter is somebody else's, and stays."""
 
 
@@ -49,7 +52,7 @@ def fitted(optimizer: Grouped, incoming: Mapping[str, Any]) -> tuple[list[dict[s
         rule = optimizer.rule(groups[-1])
         for param, key in zip(mine["params"], theirs["params"]):
             if key in states:
-                states[param] = _state(param, states.pop(key), rule, key, renewed)
+                states[param] = _state(param, states.pop(key), rule_for(rule, param), key, renewed)
     if renewed:
         warnings.warn(
             f"the moments of {len(renewed)} parameters start anew, since the state dict has not got all of them: it "
@@ -135,7 +138,11 @@ def _state(param: Tensor, state: Any, rule: Rule, key: object, renewed: list[str
     if not isinstance(state, Mapping):
         raise ValueError(f"state_dict: state of parameter {key} must be a dict; got {state!r}")
     others = {name: _moved(param, value) for name, value in state.items() if name not in _OURS}
-    mine = {name: _tensor(param, state[name], name, key) for name in rule.state_names if state.get(name) is not None}
+    names = (*rule.state_names, *_other_names(rule, state))
+    mine: dict[str, Tensor] = {}
+    for name in names:
+        if state.get(name) is not None:
+            mine.update(loaded(param, state, name, key, rule))
     moments = rule.moments_kind.state_names
     if all(name in mine for name in moments):
         return {"step": _step(state.get("step", 1), key), **mine, **others}
@@ -143,6 +150,16 @@ def _state(param: Tensor, state: Any, rule: Rule, key: object, renewed: list[str
         lacking = next(name for name in moments if name not in mine)
         renewed.append(f"has {', '.join(mine)} of parameter {key}, and no {lacking}")
     return others
+
+
+def _other_names(rule: Rule, state: Mapping[str, Any]) -> list[str]:
+    """What the state has in place of a distance that the rule keeps: as of version 0.1, or another level."""
+    if rule.acceleration == "none":
+        return []
+    for name in ("x_gap", ROUNDING):
+        if name in state:
+            return [] if name in rule.gaps else [name]
+    return list(OLDER)[: len(rule.gaps)]
 
 
 def _moved(param: Tensor, value: Any) -> Any:
@@ -163,32 +180,3 @@ def _step(value: Any, key: object) -> Tensor:
     if not (step.isfinite() and step >= 0):
         raise ValueError(f"state_dict: step of parameter {key} must be a finite number >= 0; got {value!r}")
     return step
-
-
-def _tensor(param: Tensor, value: Any, name: str, key: object) -> Tensor:
-    if not isinstance(value, Tensor) or value.shape != param.shape or not value.is_floating_point():
-        got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ValueError(
-            f"state_dict: {name} of parameter {key} must be a floating point tensor of shape {tuple(param.shape)}; "
-            f"got {got}"
-        )
-    if value.layout != torch.strided or value.is_meta:
-        raise ValueError(
-            f"state_dict: {name} of parameter {key} must be dense and hold its values; "
-            f"got one of layout {value.layout} on {value.device}"
-        )
-    if engine.mesh_of(value) != engine.mesh_of(param):
-        raise ValueError(
-            f"state_dict: {name} of parameter {key} must be sharded as the parameter is. Load it by "
-            "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which shards what is whole"
-        )
-    value = engine.placed_like(param, value.detach())
-    kept = engine.local(value).to(engine.local(param).device, engine.compute_dtype(param.dtype), copy=True)
-    if engine.has_no_address(kept) is not None:  # nor has the parameter, where they are alike: nothing to look at
-        return engine.like(param, kept)
-    squares = name == "exp_avg_sq"  # whose elements stand still where they have become infinite, and the others go on
-    right = "a number >= 0" if squares else "finite"
-    wrong = kept[~((kept >= 0) if squares else kept.isfinite())]
-    if wrong.numel():
-        raise ValueError(f"state_dict: {name} of parameter {key} must be {right}; got {wrong[0].item()} in it")
-    return engine.like(param, kept)

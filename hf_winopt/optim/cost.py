@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from .. import engine
 from ..rules import Rule, agr_ends, agr_suits
+from .levels import rule_for
 from .norm import HeedsNorm
 
 
@@ -23,7 +24,7 @@ class KnowsCost(HeedsNorm):
 
     def bytes_per_param(self) -> float:
         """Bytes that a step must read and write per element: the mean over what is trained, as it is grouped."""
-        moved = elements = 0
+        moved, elements = 0.0, 0
         for group in self.param_groups:
             for p in group["params"]:
                 if is_lazy(p) or not p.requires_grad:  # has no elements yet; is frozen
@@ -32,8 +33,8 @@ class KnowsCost(HeedsNorm):
                 elements += p.numel()
         return moved / elements if elements else 0.0
 
-    def _bytes_of(self, group: dict[str, Any], p: Tensor) -> int:
-        rule, width = self.rule(group), engine.compute_dtype(p.dtype).itemsize
+    def _bytes_of(self, group: dict[str, Any], p: Tensor) -> float:
+        rule, width = rule_for(self.rule(group), p), engine.compute_dtype(p.dtype).itemsize
         state = self._own_state.get(p, {})
         t = int(state["step"]) + 1 if "step" in state else 1
         decays, transforms = group["weight_decay"] > 0, not agr_is_off(rule, group, agr_suits(p), t)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine import BACKENDS
-from ..rules import ACCELERATIONS, DECAYS
+from ..rules import ACCELERATIONS, DECAYS, STATES
 
 Check = Callable[[str, Any], None]
 
@@ -147,6 +147,8 @@ CHECKS: dict[str, Check] = {
     "max_grad_norm": non_negative,
     "skip_nonfinite": flag,
     "maximize": flag,
+    "state": one_of(*STATES),
+    "keep_rounding": flag,
     "foreach": _optional_flag,
     "fused": _optional_flag,
     "capturable": flag,

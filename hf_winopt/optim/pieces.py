@@ -61,6 +61,12 @@ def are_pieces(groups: Sequence[Sequence[Tensor]], given: Sequence[Given]) -> bo
     return flat and any(each.gone_from(params) for each, params in zip(given, groups))
 
 
+def kept_whole(levels: Iterable[str]) -> str:
+    """What is said of a level of state that pieces cannot have: where a row begins, none of them tells."""
+    asked = " and ".join(f"state={level!r}" for level in sorted(levels))
+    return f"{asked} has no effect on flat pieces, as DeepSpeed and FSDP1 make them: their state is float32. Use FSDP2"
+
+
 def refuse(optimizer: str, why: str, rules: Iterable[Rule], norms: Iterable[str]) -> None:
     """Refuse pieces, if a rule, or an option that asks for the norm of all gradients, needs the whole.
 

@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from .. import engine
-from ..rules import Rule, agr_suits
+from ..rules import Rule, agr_suits, scale_of
 from . import state as states
 from .gathered import Gathered, Shard
 from .kept import Kept
+from .levels import rule_for
 from .parameters import check_memory, check_trained
 from .ready import Asks, Ready, work_of
+from .restated import scale_shape
 from .state import HoldsState
 
 if TYPE_CHECKING:
@@ -52,9 +54,10 @@ def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, tell: Tell) -
         TypeError, ValueError: a parameter, a gradient or state that cannot be stepped; nothing has been changed.
     """
     kept = optimizer._own_state
-    numbered = [(number, rule) for number, (rule, length) in enumerate(asks.groups) for _ in range(length)]
+    asked = [(number, rule) for number, (rule, length) in enumerate(asks.groups) for _ in range(length)]
+    rules = [rule_for(rule, param) for param, (_, rule) in zip(gathered.params, asked)]
     chosen = {}
-    for i, (param, (group, rule)) in enumerate(zip(gathered.params, numbered)):
+    for i, (param, (group, _), rule) in enumerate(zip(gathered.params, asked, rules)):
         shard, state = gathered.at(i), kept.get(param, {})
         if shard.g is not None or states.is_complete(state, rule):
             chosen[i] = _Chosen(param, shard, group, rule, *_engine_of(shard, state, rule, asks.backend, tell))
@@ -65,15 +68,17 @@ def prepare(optimizer: HoldsState, gathered: Gathered, asks: Asks, tell: Tell) -
     works = {
         i: work_of(each.param, each.shard, kept[each.param], each.rule, each.engine, remembered=True)
         for i, each in chosen.items()
-        if i not in planned and each.has_addresses and states.is_started(kept.get(each.param, {}), each.rule)
+        if i not in planned
+        and each.has_addresses
+        and states.is_started(kept.get(each.param, {}), each.shard.z, each.rule)
     }
     known = {i: each for i, each in chosen.items() if i in planned or i in works}
-    names = {each.param: ("step", *each.rule.state_names) for each in known.values()}
+    names = {each.param: ("step", *each.rule.kept) for each in known.values()}
     held = [tensor for work in works.values() for tensor in (work.step, *work.state.values())]
     others = {i: each.engine for i, each in chosen.items() if i not in known}
     fleeting = {i for i, each in chosen.items() if not each.has_addresses}
     fleeting |= {i for i, param in enumerate(gathered.params) if is_lazy(param)}
-    return Ready(asks, gathered, Kept(kept, names, held), plan, works, others, fleeting)
+    return Ready(asks, gathered, rules, Kept(kept, names, held), plan, works, others, fleeting)
 
 
 def _engine_of(shard: Shard, state: Mapping[str, Any], rule: Rule, backend: str, tell: Tell) -> tuple[str, bool]:
@@ -83,7 +88,7 @@ def _engine_of(shard: Shard, state: Mapping[str, Any], rule: Rule, backend: str,
         check_trained([z])
     check_memory(z, g)
     states.check(state, z, rule)
-    mine = [("state of a parameter", engine.local(state[name])) for name in rule.state_names if name in state]
+    mine = [("state of a parameter", engine.local(state[name])) for name in rule.kept if name in state]
     named = [("a parameter", z), *([] if g is None else [("a gradient", g)]), *mine]
     reasons = (f"{what} {why}" for what, tensor in named if (why := engine.has_no_address(tensor)) is not None)
     without_address = next(reasons, None)
@@ -129,4 +134,8 @@ def _laid_out_like(param: Tensor, z: Tensor, state: dict[str, Any], rule: Rule) 
         tensor = engine.local(state[name])
         if tensor.stride() != z.stride():
             state[name] = engine.like(param, torch.empty_like(z, dtype=tensor.dtype).copy_(tensor))
-    return {name: engine.local(state[name]) for name in ("step", *rule.state_names)}
+        if rule.encodings[name].is_blocked:
+            scales = engine.local(state[scale_of(name)])
+            if not scales.is_contiguous():
+                state[scale_of(name)] = engine.like(param, scales.contiguous(), scale_shape(param))
+    return {name: engine.local(state[name]) for name in ("step", *rule.kept)}

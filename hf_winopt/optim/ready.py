@@ -40,7 +40,7 @@ def work_of(
         engine_name: what steps it.
         remembered: whether it serves for more than one step, and views of its tensors with it.
     """
-    tensors = {name: engine.local(state[name]) for name in rule.state_names}
+    tensors = {name: engine.local(state[name]) for name in rule.kept}
     apart = [tensor.detach() for tensor in (shard.z, *tensors.values())]  # a view of the state itself would hold it
     return engine.Work(
         shard.z,
@@ -49,7 +49,7 @@ def work_of(
         sharing=shard.sharing,
         suits_agr=agr_suits(param),
         engine=engine_name,
-        lines=engine.lines(apart) if remembered else None,
+        lines=engine.lines(apart) if remembered and not rule.is_blocked else None,
     )
 
 
@@ -62,6 +62,7 @@ class Ready:
     Args:
         asks: what it was made for.
         gathered: the parameters, and the gradients of the step that it was made at.
+        rules: of each parameter.
         kept: the state of those that are remembered.
         plan: what the Triton engine steps; None where that is nothing.
         works: the others, by their place among all parameters; without a gradient yet.
@@ -73,13 +74,15 @@ class Ready:
         self,
         asks: Asks,
         gathered: Gathered,
+        rules: Sequence[Rule],
         kept: Kept,
         plan: Plan | None,
         works: Mapping[int, engine.Work],
         others: Mapping[int, str],
         fleeting: Collection[int],
     ) -> None:
-        self.asks, self.plan, self.works, self.others, self.fleeting = asks, plan, works, others, fleeting
+        self.asks, self.rules, self.plan, self.works, self.others = asks, rules, plan, works, others
+        self.fleeting = fleeting
         self.by_plan = plan.stepped if plan is not None else frozenset()
         self._kept, self._params = kept, gathered.params
         gathered.ask_places(fleeting)

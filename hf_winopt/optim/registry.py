@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch.optim.optimizer import ParamsT
@@ -81,16 +81,20 @@ class Row:
 
     @property
     def rule(self) -> Rule:
-        """The rule for parameters with weight decay and two or more dimensions."""
-        return self.cls.rule({**self.options, "weight_decay": 0.01})
+        """The rule for float32 parameters with weight decay and two or more dimensions."""
+        return self.at("float32")
+
+    def at(self, state: str) -> Rule:
+        """The same with large matrices at that level of state."""
+        return replace(self.cls.rule({**self.options, "weight_decay": 0.01}), state=state, remainder=False)
 
     @property
-    def bytes_per_param(self) -> int:
+    def bytes_per_param(self) -> float:
         """Bytes that a step must read and write per float32 parameter, without weight decay in the gradient."""
         return self.rule.bytes_per_param(weight_decay=False)
 
     @property
-    def state_bytes_per_param(self) -> int:
+    def state_bytes_per_param(self) -> float:
         """Bytes of state per parameter."""
         return self.rule.state_bytes_per_param()
 

@@ -10,6 +10,7 @@ from torch.optim.optimizer import ParamsT
 from ..rules import Rule
 from .base import RuleOptimizer
 from .groups import options_of
+from .levels import kept
 
 
 class SGD(RuleOptimizer):
@@ -41,6 +42,8 @@ class SGD(RuleOptimizer):
         max_grad_norm: float = 0.0,
         skip_nonfinite: bool = False,
         maximize: bool = False,
+        state: str = "float32",
+        keep_rounding: bool = True,
         backend: str = "auto",
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -62,4 +65,5 @@ class SGD(RuleOptimizer):
             moments="nesterov" if options["nesterov"] else "momentum",
             acceleration=options["acceleration"],
             decay=options["decay"] or ("proximal" if accelerated else "l2"),
+            **kept(options),
         )

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from ..rules import Rule
+from ..rules import Rule, scale_of
+from .restated import OLDER, is_as_kept, restate, zeros
 
 HOST = torch.device("cpu")
-SEQUENCES = {"x", "y"}
 
 
 class HoldsState(torch.optim.Optimizer):
@@ -50,56 +50,67 @@ def start(state: dict[str, Any], param: Tensor, rule: Rule, counted_on: torch.de
         if not isinstance(step, Tensor):
             step = torch.tensor(float(step), dtype=torch.float32, device=counted_on)
         state["step"] = step.to(counted_on, torch.float32)
-        for name in _stale(state, rule):
-            del state[name]
-        z, dtype = engine.local(param), engine.compute_dtype(param.dtype)
-        for name in rule.state_names:
+        if not is_as_kept(state, engine.local(param), rule):
+            restate(state, param, rule)
+        for name, encoding in rule.encodings.items():
             if name not in state:
-                zeros = torch.zeros_like(z, dtype=dtype, memory_format=torch.preserve_format)
-                # x and y start at z. The copy keeps the layout of the parameter: they then share one flat order
-                state[name] = engine.like(param, zeros.copy_(z.detach()) if name in SEQUENCES else zeros)
+                state.update(zeros(name, param, encoding))
 
 
 def is_complete(state: Mapping[str, Any], rule: Rule) -> bool:
     """Whether all is there that the rule keeps of a parameter."""
-    return "step" in state and all(name in state for name in rule.state_names)
+    return "step" in state and all(name in state for name in rule.kept)
 
 
-def is_started(state: Mapping[str, Any], rule: Rule) -> bool:
+def is_started(state: Mapping[str, Any], z: Tensor, rule: Rule) -> bool:
     """Whether `start` would leave it as it is, for engines that count on the host."""
     step = state.get("step")
     counts = isinstance(step, Tensor) and step.dtype == torch.float32 and step.device == HOST
-    return counts and is_complete(state, rule) and not _stale(state, rule)
+    return counts and is_complete(state, rule) and is_as_kept(state, z, rule)
 
 
-def _stale(state: Mapping[str, Any], rule: Rule) -> set[str]:
-    """Left behind when `acceleration` was switched: it would be out of date when that is switched back."""
-    return SEQUENCES.intersection(state).difference(rule.state_names)
-
-
-def check(state: Mapping[str, Any], z: Tensor, rule: Rule) -> None:
-    """Check what there is of the state of a parameter, or of the shard `z` of one.
+def check(state: Mapping[str, Any], param: Tensor, rule: Rule) -> None:
+    """Check what there is of the state of a parameter, or of the shard of it that is here.
 
     Raises:
         ValueError: it is not as the parameter is; compiled code would read beyond its end.
     """
+    z = engine.local(param)
     if z.is_meta:  # there is nothing to step
         return
     step = state.get("step", 0.0)
     if not isinstance(step, (int, float, Tensor)) or (isinstance(step, Tensor) and step.numel() != 1):
         raise ValueError(f"state 'step' of a parameter must be a number, or a tensor of one; got {step!r}")
-    right = (z.shape, engine.compute_dtype(z.dtype), z.device)
-    for name in rule.state_names:
+    for name in (*rule.state_names, *OLDER):
         if name not in state:
             continue
-        tensor = engine.local(state[name])
-        if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype, tensor.device) != right:
-            got = repr(tensor)
-            if isinstance(tensor, Tensor):
-                got = f"shape {tuple(tensor.shape)} and {tensor.dtype}, on {tensor.device}"
-            raise ValueError(
-                f"state {name!r} of a parameter must be of shape {tuple(right[0])} and {right[1]}, on {right[2]}, as "
-                f"the parameter is; got {got}"
-            )
-        if engine.has_no_address(tensor) is None and engine.reaches_beyond(tensor):
-            raise ValueError(f"state {name!r} of a parameter must have memory for every element; got less")
+        scaled = scale_of(name) in state
+        _check_tensor(name, engine.local(state[name]), z.shape, _types(name, z, scaled), z)
+        if scaled:
+            shape = torch.Size((z.shape[0], engine.blocks_per_row(z.shape)) if z.ndim > 1 else (0,))
+            _check_tensor(scale_of(name), engine.local(state[scale_of(name)]), shape, (torch.float32,), z)
+
+
+def _types(name: str, z: Tensor, scaled: bool) -> tuple[torch.dtype, ...]:
+    """What a tensor of a state may be of: what is stored at any level, and half precision that somebody made of it.
+
+    The first is named where it is of none.
+    """
+    if scaled:
+        return (torch.int8, torch.uint8, torch.float16)
+    dtype = engine.compute_dtype(z.dtype)
+    return (dtype, torch.bfloat16, torch.float16) if dtype == torch.float32 else (dtype,)
+
+
+def _check_tensor(name: str, tensor: Any, shape: torch.Size, types: tuple[torch.dtype, ...], z: Tensor) -> None:
+    right = isinstance(tensor, Tensor) and tensor.shape == shape and tensor.dtype in types
+    if not right or tensor.device != z.device:
+        got = repr(tensor)
+        if isinstance(tensor, Tensor):
+            got = f"shape {tuple(tensor.shape)} and {tensor.dtype}, on {tensor.device}"
+        raise ValueError(
+            f"state {name!r} of a parameter must be of shape {tuple(shape)} and {types[0]}, on {z.device}, as the "
+            f"parameter is; got {got}"
+        )
+    if engine.has_no_address(tensor) is None and engine.reaches_beyond(tensor):
+        raise ValueError(f"state {name!r} of a parameter must have memory for every element; got less")
