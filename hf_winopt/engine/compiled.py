@@ -6,21 +6,19 @@ travel in one small tensor, and so neither another parameter nor another learnin
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ..rules import OFF, Coefficients, Rule, is_known
 from . import eager
-from .passes import from_ratio, to_ratio, whole_step
-from .programs import Kind, Program, Request
+from .layout import blocks_per_row
+from .programs import Kind
 from .ready import programs
-from .work import Work, alone, compute_dtype
+from .steppers import Group, goes_by_parts, stepper
+from .work import Work, alone
 
 FEW = 1 / 16
 """The share of all elements that AGR may leave alone (biases, norms) and still have them in its own program."""
@@ -31,41 +29,38 @@ def step(rule: Rule, works: list[Work]) -> None:
     groups = list(_groups(rule, works))
     ready = iter(programs([request for group in groups for request in group.requests]))  # before any is stepped
     for group in groups:
-        stepper = _stepper(group, [next(ready) for _ in group.requests])
+        step_one = stepper(group, [next(ready) for _ in group.requests])
         for work in group.works:
-            if views := work.views():
-                stepper(views)
+            if not rule.is_blocked and (views := work.views()):
+                step_one(views)
             else:
-                segment = alone(work)
-                stepper([segment.z, segment.g, *segment.state.values()])
+                segment = alone(work, rule.is_blocked)
+                step_one([segment.z, segment.g, *segment.state.values()])
                 segment.finish()
-    eager.step(rule, [work for work in works if work.z.numel() == 1])  # to the compiler another kind of size
+    eager.step(rule, [work for work in works if _is_single(rule, work)])
     torch.autograd.graph.increment_version([work.z for work in works])  # autograd does not see what a program writes
 
 
-class _Group(NamedTuple):
-    """Those of one kind whose coefficients are the same."""
-
-    rule: Rule
-    c: Coefficients
-    kind: Kind
-    works: list[Work]
-
-    @property
-    def requests(self) -> list[Request]:
-        passes = (to_ratio, from_ratio) if self.rule.trust_ratio else (whole_step,)
-        return [Request(one_pass, self.rule, tuple(self.c), self.kind) for one_pass in passes]
+def _is_single(rule: Rule, work: Work) -> bool:
+    """Whether a parameter is of one element, or one block: to the compiler another kind of size."""
+    size = work.z.numel()
+    if rule.is_blocked and size:
+        size = work.z.shape[0] * blocks_per_row(work.z.shape)
+    return size == 1
 
 
-def _groups(rule: Rule, works: list[Work]) -> Iterator[_Group]:
+def _groups(rule: Rule, works: list[Work]) -> Iterator[Group]:
     alike: defaultdict[Kind, defaultdict[int, list[Work]]] = defaultdict(lambda: defaultdict(list))
     for work in works:
-        if work.z.numel() > 1:
+        if work.z.numel() and not _is_single(rule, work):
             alike[work.z.dtype, work.g.dtype, work.z.device][id(work.c)].append(work)
     for kind, of_kind in alike.items():
+        if goes_by_parts(rule, kind):  # to which AGR that is off is a sum of 0
+            yield from (Group(rule, mine[0].c, kind, mine) for mine in of_kind.values())
+            continue
         few_off = _few_are_off(of_kind.values())
         for mine in of_kind.values():
-            yield _Group(*_switched(rule, mine[0].c, few_off), kind, mine)
+            yield Group(*_switched(rule, mine[0].c, few_off), kind, mine)
 
 
 def _few_are_off(groups: Iterable[list[Work]]) -> bool:
@@ -86,49 +81,3 @@ def _switched(rule: Rule, c: Coefficients, few_off: bool) -> tuple[Rule, Coeffic
 
 def _is_off(c: Coefficients) -> bool:
     return is_known(c.get("abs_sum", 1.0), OFF)
-
-
-def _stepper(group: _Group, its: list[Program]) -> Callable[[list[Tensor]], object]:
-    """What steps each of a group, given its `z`, `g` and state, flat."""
-    table = _table(group.c, group.kind)
-    if not group.rule.trust_ratio:
-        (whole,) = its
-        return lambda tensors: whole([table, *tensors])
-    first, second = its
-    room = _room_for_direction(group.kind, max(work.z.numel() for work in group.works))
-
-    def two_passes(tensors: list[Tensor]) -> None:
-        kept = room[: tensors[0].numel()]
-        (ratio,) = first([table, *tensors, kept])
-        second([table, *tensors, kept, ratio])
-
-    return two_passes
-
-
-def _table(c: Coefficients, kind: Kind) -> Tensor:
-    """The coefficients, in one tensor beside the parameters."""
-    numbers = [0.0 if isinstance(value, Tensor) else value for value in c.values()]
-    table = (
-        torch.tensor(numbers, dtype=torch.float64, device="cpu")
-        .to(compute_dtype(kind[0]))
-        .to(kind[2], non_blocking=True)
-    )
-    for place, value in enumerate(c.values()):
-        if isinstance(value, Tensor):  # on an accelerator, where reading it would wait
-            table[place] = value
-    return table
-
-
-_room: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
-
-
-def _room_for_direction(kind: Kind, elements: int) -> Tensor:
-    """Room for the direction of one parameter, each thread its own; as much as the largest has asked for.
-
-    It stays from step to step: to be given fresh memory takes longer than to step it.
-    """
-    key = (compute_dtype(kind[0]), kind[2], threading.get_ident())
-    if key not in _room or _room[key].numel() < elements:
-        with torch.inference_mode(False):
-            _room[key] = torch.zeros(elements, dtype=key[0], device=key[1])
-    return _room[key]

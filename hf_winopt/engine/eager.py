@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from ..rules import Coefficients, Rule, State, advance, apply, direction_again, move, trust_ratio
+from ..rules import Coefficients, Rule, State, advance, apply, direction_again, move, trust_ratio, w_of
 from .norms import abs_sums, blocks_of, by_parameter, needs_sum, spread, total
 from .work import Segment, Work, compute_dtype, segments
 
 
 def step(rule: Rule, works: list[Work]) -> None:
     """Step every parameter by `rule`; parameters and state are modified, gradients are not."""
-    for segment in segments(works):
+    for segment in segments(rule, works):
         step_segment(rule, segment)
 
 
@@ -36,7 +36,7 @@ def finish_segment(rule: Rule, segment: Segment) -> None:
 def _step_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, state: State) -> None:
     dtype = compute_dtype(z.dtype)
     wide = z.to(dtype)
-    apply(rule, c, wide, g.to(dtype), state, {"z": wide, **state})
+    apply(rule, c, wide, g.to(dtype), state, {"z": wide, **state}, z.dtype)
     if wide is not z:
         z.copy_(wide)
 
@@ -49,8 +49,7 @@ def advance_for_norms(rule: Rule, segment: Segment) -> torch.Tensor:
         state = dict(zip(segment.state, states))
         wide = z.to(dtype)
         _, r = advance(rule, segment.c, wide, g.to(dtype), state, state)
-        w = wide if rule.conservative == "z" else state["x"]
-        w_parts.append(by_parameter(w.square(), segment))
+        w_parts.append(by_parameter(w_of(rule, wide, state).square(), segment))
         r_parts.append(by_parameter(r.square(), segment))
     return torch.stack((total(w_parts), total(r_parts)), dim=1)
 
@@ -59,6 +58,6 @@ def _move_block(rule: Rule, c: Coefficients, z: torch.Tensor, g: torch.Tensor, s
     dtype = compute_dtype(z.dtype)
     wide = z.to(dtype)
     r = direction_again(rule, c, wide, g.to(dtype), state)
-    move(rule, c, wide, r, state, {"z": wide, **state})
+    move(rule, c, wide, r, state, {"z": wide, **state}, z.dtype)
     if wide is not z:
         z.copy_(wide)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from .. import rules
-from . import disk, norms, passes, programs, work
-from .programs import EXAMPLE, Program, Request, Run
+from . import disk, layout, norms, passes, programs, work
+from .programs import EXAMPLE, EXAMPLE_BLOCKS, Program, Request, Run
 
 
 def ahead_of_time(request: Request) -> Program:
@@ -58,7 +58,8 @@ def exported(request: Request) -> torch.export.ExportedProgram:
     run = Run(request)
     examples = run.examples()
     size = torch.export.Dim("size", min=2)
-    shapes = [{0: size} if tensor.numel() == EXAMPLE else None for tensor in examples]
+    whole = (EXAMPLE, EXAMPLE_BLOCKS)
+    shapes = [{0: size} if tensor.ndim and tensor.shape[0] in whole else None for tensor in examples]
     with _undisturbed():
         return torch.export.export(run, (examples,), dynamic_shapes=(shapes,))
 
@@ -104,6 +105,7 @@ def _compile(request: Request, path: Path) -> None:
     try:
         with warnings.catch_warnings(), _undisturbed():
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of itself
+            warnings.filterwarnings("ignore", "bf16 and fp16 are mixed")  # as they are to be
             torch._inductor.aoti_compile_and_package(
                 exported(request), package_path=str(path), inductor_configs=options
             )
@@ -117,7 +119,7 @@ def _compile(request: Request, path: Path) -> None:
 @functools.cache
 def _sources() -> str:
     """What the programs are made of, as a number: other formulas are other programs."""
-    here = (norms, passes, programs, work)
+    here = (layout, norms, passes, programs, work)
     files = [
         *sorted(Path(rules.__file__).parent.glob("*.py")),
         *(Path(str(each.__file__)) for each in here),

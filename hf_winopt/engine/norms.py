@@ -21,8 +21,9 @@ BLOCK = 1 << 18
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Walk flat tensors of one length in step, `BLOCK` elements at a time."""
-    return zip(*(tensor.split(BLOCK) for tensor in tensors))
+    """Walk flat tensors of one length in step, `BLOCK` elements at a time; or blocks, with their scales."""
+    rows = BLOCK if tensors[0].ndim == 1 else max(BLOCK // tensors[0].shape[1], 1)
+    return zip(*(tensor.split(rows) for tensor in tensors))
 
 
 def blocks_of(segment: Segment) -> Iterator[tuple[Tensor, ...]]:

@@ -1,7 +1,8 @@
-"""What is compiled: the passes of one step over one whole parameter, each composed of the rules and of sums.
+"""What is compiled: the passes of one step over a parameter, or over a part of one, composed of the rules and of sums.
 
-A pass is given `z`, `g` and state widened to the type of arithmetic, and `home`, where the new `z` goes. It returns
-what the pass after it needs.
+A pass is given `z`, `g` and state, both first widened to the type of arithmetic, and `home`, where the new `z` goes. It
+writes what it can in place. What is of two bytes it returns, behind its results: a loop that reads and writes such
+numbers in one place waits for itself. The caller copies them home.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..rules import OFF, Coefficients, Rule, State, advance, apply, gradient, move, trust_ratio
+from ..rules import OFF, Coefficients, Rule, State, advance, apply, direction_again, gradient, move, trust_ratio, w_of
 from .norms import needs_sum, widest
 
 Pass = Callable[..., list[Tensor]]
@@ -19,10 +20,8 @@ Pass = Callable[..., list[Tensor]]
 
 def whole_step(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State) -> list[Tensor]:
     """Everything at once, where no number of the direction is needed."""
-    new_z, new_state = apply(rule, _with_sum(rule, c, z, g), z, g, state)
-    _store(state, new_state)
-    home.copy_(new_z)
-    return []
+    new_z, new_state = apply(rule, _with_sum(rule, c, z, g), z, g, state, home=home.dtype)
+    return _stored({"z": home, **state}, {"z": new_z, **new_state})
 
 
 def to_ratio(
@@ -30,20 +29,75 @@ def to_ratio(
 ) -> list[Tensor]:
     """LAMB's first pass: the moments advance and the direction goes to `kept`; returns the trust ratio."""
     moments, r = advance(rule, _with_sum(rule, c, z, g), z, g, state)
-    w = z if rule.conservative == "z" else state["x"]
-    _store(state, moments)
+    w = w_of(rule, z, state)
     kept.copy_(r)
-    return [trust_ratio(_sum(w.square()).sqrt(), _sum(r.square()).sqrt()).to(z.dtype)]
+    ratio = trust_ratio(_sum(w.square()).sqrt(), _sum(r.square()).sqrt()).to(z.dtype)
+    return [ratio, *_stored(state, moments)]
 
 
 def from_ratio(
     rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, kept: Tensor, ratio: Tensor
 ) -> list[Tensor]:
     """LAMB's second pass: the parameter moves along the direction that was kept."""
-    new_z, sequences = move(rule, {**c, "ratio": ratio}, z, kept, state)
-    _store(state, sequences)
-    home.copy_(new_z)
-    return []
+    new_z, distances = move(rule, {**c, "ratio": ratio}, z, kept, state, home=home.dtype)
+    return _stored({"z": home, **state}, {"z": new_z, **distances})
+
+
+# over a part of a parameter, its sums being known or yet to be added up --------------------------------------------
+
+
+def part_of_abs_sum(rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State) -> list[Tensor]:
+    """Returns the part's share of `sum|g|`."""
+    return [_sum(gradient(c, z, g).abs())]
+
+
+def part_of_step(
+    rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, *abs_sum: Tensor
+) -> list[Tensor]:
+    """`whole_step` of a part."""
+    return whole_step(rule, _known(c, abs_sum), home, z, g, state)
+
+
+def part_to_norms(
+    rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, *abs_sum: Tensor
+) -> list[Tensor]:
+    """LAMB's first pass: the moments advance; returns the part's sums of squares of `w` and of `r`."""
+    moments, r = advance(rule, _known(c, abs_sum), z, g, state)
+    sums = [_sum(w_of(rule, z, state).square()), _sum(r.square())]
+    return [*sums, *_stored(state, moments)]
+
+
+def part_from_ratio(
+    rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, ratio: Tensor, *abs_sum: Tensor
+) -> list[Tensor]:
+    """LAMB's second pass: the direction once more, and the part moves along it."""
+    r = direction_again(rule, _known(c, abs_sum), z, g, state)
+    new_z, distances = move(rule, {**c, "ratio": ratio}, z, r, state, home=home.dtype)
+    return _stored({"z": home, **state}, {"z": new_z, **distances})
+
+
+def written(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
+    """What a pass writes or returns, in order."""
+    moments = tuple(name for name in rule.kept if name.removesuffix("_scale") in rule.moments_kind.state_names)
+    distances = tuple(name for name in rule.kept if name not in moments)
+    return {
+        whole_step: ("z", *moments, *distances),
+        part_of_step: ("z", *moments, *distances),
+        to_ratio: moments,
+        part_to_norms: moments,
+        from_ratio: ("z", *distances),
+        part_from_ratio: ("z", *distances),
+        part_of_abs_sum: (),
+    }[one_pass]
+
+
+def is_returned(dtype: torch.dtype) -> bool:
+    """Whether a pass returns a tensor of that type, and does not write it."""
+    return dtype.itemsize == 2
+
+
+def _known(c: Coefficients, abs_sum: tuple[Tensor, ...]) -> Coefficients:
+    return {**c, **({"abs_sum": abs_sum[0]} if abs_sum else {})}
 
 
 def _with_sum(rule: Rule, c: Coefficients, z: Tensor, g: Tensor) -> Coefficients:
@@ -56,9 +110,15 @@ def _with_sum(rule: Rule, c: Coefficients, z: Tensor, g: Tensor) -> Coefficients
     return {**c, "abs_sum": abs_sum}
 
 
-def _store(state: State, new: State) -> None:
-    for name, value in new.items():
-        state[name].copy_(value)
+def _stored(homes: State, new: State) -> list[Tensor]:
+    """Write what is not returned; returns the rest in the order of `written`."""
+    returned = []
+    for name, home in homes.items():
+        if name in new and is_returned(home.dtype):
+            returned.append(new[name].to(home.dtype))
+        elif name in new:
+            home.copy_(new[name])
+    return returned
 
 
 def _sum(terms: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import rules
-from ..rules import Rule
+from ..rules import BLOCK, FLOAT32, Rule
 from . import passes
 from .passes import Pass
 from .work import compute_dtype
@@ -19,13 +19,28 @@ Kind = tuple[torch.dtype, torch.dtype, torch.device]
 """Type of the parameter, type of the gradient, device."""
 
 Program = Callable[[list[Tensor]], Sequence[Tensor]]
-"""Takes the coefficients, `z`, `g`, the state and what else the pass is given, all flat; returns what the pass does."""
+"""Takes the coefficients, `z`, `g`, the state, the dither if the rule asks for it, and what else the pass is given, all
+flat or all in blocks; returns what the pass does."""
 
 EXAMPLE = 300_007
 """Elements of the parameter shown to the compiler. From much fewer it would conclude that one thread is enough."""
 
-OTHERS = {passes.whole_step: (), passes.to_ratio: (EXAMPLE,), passes.from_ratio: (EXAMPLE, None)}
-"""What each pass is given beside the parameter: tensors of so many elements, None for a single number."""
+EXAMPLE_BLOCKS = 2_351
+"""The same of a parameter in blocks."""
+
+_OTHERS: dict[Pass, tuple[str, ...]] = {
+    passes.to_ratio: ("direction",),
+    passes.from_ratio: ("direction", "ratio"),
+    passes.part_of_step: ("abs_sum",),
+    passes.part_to_norms: ("abs_sum",),
+    passes.part_from_ratio: ("ratio", "abs_sum"),
+}
+
+
+def others(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
+    """What a pass is given beside the parameter: a tensor of its size ("direction"), or a single number."""
+    names = _OTHERS.get(one_pass, ())
+    return tuple(name for name in names if name != "abs_sum" or rule.transform != "none")
 
 
 class Request(NamedTuple):
@@ -43,23 +58,46 @@ class Run(torch.nn.Module):
     def __init__(self, request: Request) -> None:
         super().__init__()
         self.one_pass, self.rule, self.names, self.kind = request
-        self.state_names = self.rule.state_names
+        self.state_names = tuple(self.rule.kept)
 
     def forward(self, tensors: list[Tensor]) -> list[Tensor]:
         table, z, g, *rest = tensors
         state = dict(zip(self.state_names, rest))
         dtype = compute_dtype(z.dtype)
         c: rules.Coefficients = dict(zip(self.names, table.unbind()))
-        return self.one_pass(self.rule, c, z, z.to(dtype), g.to(dtype), state, *rest[len(state) :])
+        given = rest[len(state) :]
+        if self.rule.dithers:
+            c["dither"] = given.pop(0)
+        return self.one_pass(self.rule, c, z, z.to(dtype), g.to(dtype), state, *given)
 
     def examples(self) -> list[Tensor]:
         """Tensors such as it will be called with."""
         z_dtype, g_dtype, device = self.kind
-        wide = functools.partial(torch.ones, dtype=compute_dtype(z_dtype), device=device)
-        z, g = (torch.ones(EXAMPLE, dtype=dtype, device=device) for dtype in (z_dtype, g_dtype))
-        others = [wide(()) if size is None else wide(size) for size in OTHERS[self.one_pass]]
-        return [wide(len(self.names)), z, g, *(wide(EXAMPLE) for _ in self.state_names), *others]
+        blocked, arithmetic = self.rule.is_blocked, compute_dtype(z_dtype)
+        wide = functools.partial(torch.ones, dtype=arithmetic, device=device)
+        size = (EXAMPLE_BLOCKS, BLOCK) if blocked else (EXAMPLE,)
+        state = [
+            torch.ones(
+                (EXAMPLE_BLOCKS, 1) if name not in self.rule.encodings else size,
+                dtype=torch.float32
+                if name not in self.rule.encodings
+                else arithmetic
+                if encoding is FLOAT32
+                else encoding.dtype,
+                device=device,
+            )
+            for name, encoding in self.rule.kept.items()
+        ]
+        z, g = (torch.ones(size, dtype=dtype, device=device) for dtype in (z_dtype, g_dtype))
+        dither = [wide(BLOCK)] if self.rule.dithers else []
+        given = [wide(size if each == "direction" else ()) for each in others(self.one_pass, self.rule)]
+        return [wide(len(self.names)), z, g, *state, *dither, *given]
 
     def options(self) -> dict[str, Any]:
-        """For the compiler: else it reads and computes the moments twice, once to store them, once for `||r||`."""
-        return {"realize_opcount_threshold": 0} if self.one_pass is passes.to_ratio else {}
+        """For the compiler.
+
+        Else it reads and computes the moments twice, once to store them, once for `||r||`; and it leaves out what
+        rounds the parameter, of which the distance must know.
+        """
+        reads_once = {"realize_opcount_threshold": 0} if self.one_pass is passes.to_ratio else {}
+        return {**reads_once, "emulate_precision_casts": self.kind[0].itemsize == 2}

@@ -89,8 +89,24 @@ def sharing(param: Tensor) -> Sharing | None:
     return _one_of_equal(mesh, all(not p.is_replicate() or at == 0 for p, at in zip(placements, here)))
 
 
-def like(param: Tensor, shard: Tensor) -> Tensor:
-    """A tensor that has `shard` where `param` has its own."""
+def cuts_rows_only(param: Tensor, block: int) -> bool:
+    """Whether no block of a row lies in two shards: rows are whole, or cut evenly into whole blocks."""
+    if not is_sharded(param):
+        return True
+    cut = 1
+    for placement, size in zip(param.placements, param.device_mesh.shape):  # type: ignore[attr-defined]
+        if placement.is_replicate():
+            continue
+        if (dim := getattr(placement, "dim", None)) == 0:
+            continue
+        if dim != 1 or param.ndim != 2:
+            return False
+        cut *= size
+    return cut == 1 or param.shape[1] % (cut * block) == 0
+
+
+def like(param: Tensor, shard: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """A tensor that has `shard` where `param` has its own; the whole of that shape if it is not the parameter's."""
     if not is_sharded(param):
         return shard
     from torch.distributed.tensor import DTensor
@@ -100,8 +116,8 @@ def like(param: Tensor, shard: Tensor) -> Tensor:
         param.device_mesh,  # type: ignore[attr-defined]
         param.placements,  # type: ignore[attr-defined]
         run_check=False,
-        shape=param.shape,
-        stride=param.stride(),
+        shape=param.shape if shape is None else torch.Size(shape),
+        stride=param.stride() if shape is None else torch.empty(shape, device="meta").stride(),
     )
 
 

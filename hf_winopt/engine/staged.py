@@ -25,7 +25,7 @@ def takes(rule: Rule, work: Work) -> bool:
 
 def step(works: Mapping[Rule, list[Work]]) -> None:
     """Step parameters of any rules; all processes that share them step them at once, in the same order."""
-    mine = [(rule, segment) for rule, of_rule in works.items() for segment in segments(of_rule)]
+    mine = [(rule, segment) for rule, of_rule in works.items() for segment in segments(rule, of_rule)]
     order = [(rule, work) for rule, of_rule in works.items() for work in of_rule]
 
     sums = _Sums([work for rule, work in order if needs_sum(rule, work.c)])

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..rules import Coefficients
+from ..rules import Coefficients, Rule
+from .layout import fills_blocks, in_blocks, out_of_blocks, scales_in_blocks
 from .shards import PLAIN, Sharing
 
 SMALL = 1 << 16
@@ -33,7 +34,8 @@ class Work:
 
     Args:
         z: the parameter, floating point, any shape and layout.
-        state: the tensors of `rule.state_names`, same shape, float32 (float64 for float64 parameters).
+        state: the tensors of `rule.kept`, of the same shape but for scales; what is stored as it is is float32
+            (float64 for float64 parameters).
         g: its gradient, same shape; never modified.
         c: the step's coefficients, shared by all works of the same hyper-parameters and step count. An entry
             "abs_sum" says that `sum|g|` is known already (`OFF` where AGR is); otherwise the engine finds it.
@@ -79,12 +81,13 @@ class Work:
 
 @dataclass
 class Segment:
-    """Flat `z`, `g` and state with one set of coefficients.
+    """Flat `z`, `g` and state with one set of coefficients; all in blocks where the rule has any.
 
     Args:
         sizes: how many elements of each parameter in it, in order.
         works: those parameters; none of a segment that only fills up.
         home: where what is a copy belongs, and the copy.
+        copies: the same of what was filled up to whole blocks.
     """
 
     z: Tensor
@@ -94,11 +97,14 @@ class Segment:
     sizes: list[int]
     works: list[Work] = field(default_factory=list)
     home: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
+    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def finish(self) -> None:
         """Write back what could not be stepped in place."""
         for targets, values in self.home:
             torch._foreach_copy_(targets, values)
+        for target, blocks in self.copies:
+            target.copy_(blocks if blocks.shape == target.shape else out_of_blocks(blocks, target.shape))
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -132,14 +138,33 @@ def line_or_copy(tensor: Tensor) -> Tensor:
     return _line(tensor if tensor.is_contiguous() else tensor.contiguous())
 
 
-def alone(work: Work) -> Segment:
+def alone(work: Work, blocked: bool = False) -> Segment:
     """One parameter by itself, in place or, where its tensors are laid out differently, on copies."""
+    if blocked:
+        return _in_blocks(work)
     in_place = work.views()
     z, g, *states = in_place or map(line_or_copy, work.tensors())
     segment = Segment(z, g, dict(zip(work.state, states)), work.c, [z.numel()], [work])
     for target, value in ((work.z, z), *zip(work.state.values(), states)):
         if not in_place and not target.is_contiguous():
             segment.home.append(([target], [value.view(target.shape)]))
+    return segment
+
+
+def _in_blocks(work: Work) -> Segment:
+    shape = work.z.shape
+    scales = {name for name, tensor in work.state.items() if tensor.shape != shape}
+    state = {
+        name: scales_in_blocks(tensor) if name in scales else in_blocks(tensor) for name, tensor in work.state.items()
+    }
+    segment = Segment(in_blocks(work.z), in_blocks(work.g), state, work.c, [work.z.numel()], [work])
+    for name, target in (("z", work.z), *work.state.items()):
+        value = segment.z if name == "z" else state[name]
+        if name in scales:
+            if not target.is_contiguous():
+                segment.copies.append((target, value.view(target.shape)))
+        elif not (fills_blocks(shape) and target.is_contiguous()):
+            segment.copies.append((target, value))
     return segment
 
 
@@ -152,13 +177,15 @@ def _together(works: list[Work]) -> Segment:
     return Segment(z, g, dict(zip(works[0].state, states)), works[0].c, sizes, works, home)
 
 
-def segments(works: list[Work]) -> Iterator[Segment]:
-    """Cut a step into segments."""
+def segments(rule: Rule, works: list[Work]) -> Iterator[Segment]:
+    """Cut a step of a rule into segments."""
     small: defaultdict[tuple[int, torch.dtype, torch.dtype, torch.device], list[Work]] = defaultdict(list)
     for work in works:
         if work.z.numel() == 0:
             continue
-        if work.joins():
+        if rule.is_blocked:
+            yield alone(work, blocked=True)
+        elif work.joins():
             small[id(work.c), work.z.dtype, work.g.dtype, work.z.device].append(work)
         else:
             yield alone(work)

@@ -1,0 +1,172 @@
+"""How the programs of a rule step one parameter: at once, or part by part, so that a part stays in the cache.
+
+Parameters of which anything is stored in blocks or in two bytes go by parts: their passes are several loops, each of
+which reads what the one before it has written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..rules import BLOCK, FLOAT32, OFF, Coefficients, Rule, dither, is_known, trust_ratio
+from .layout import blocks_per_row
+from .norms import total
+from .passes import (
+    Pass,
+    from_ratio,
+    is_returned,
+    part_from_ratio,
+    part_of_abs_sum,
+    part_of_step,
+    part_to_norms,
+    to_ratio,
+    whole_step,
+    written,
+)
+from .programs import Kind, Program, Request
+from .work import Work, compute_dtype
+
+PART = 1 << 16
+"""Elements of a part: small enough that what one loop writes is in the cache when the next one reads it."""
+
+
+def goes_by_parts(rule: Rule, kind: Kind) -> bool:
+    """Whether a program of this rule is run part by part; not on an accelerator, whose programs are few and wide."""
+    halves = is_returned(kind[0]) or any(is_returned(e.dtype) for e in rule.encodings.values() if e is not FLOAT32)
+    return kind[2].type == "cpu" and (rule.is_blocked or halves)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Those of one kind whose coefficients are the same."""
+
+    rule: Rule
+    c: Coefficients
+    kind: Kind
+    works: list[Work]
+
+    @property
+    def requests(self) -> list[Request]:
+        """The programs that step them, in order."""
+        rule, names = self.rule, tuple(_in_table(self.c))
+        if goes_by_parts(rule, self.kind):
+            sums = [part_of_abs_sum] if rule.transform != "none" else []
+            passes: list[Pass] = [*sums, *([part_to_norms, part_from_ratio] if rule.trust_ratio else [part_of_step])]
+        else:
+            passes = [to_ratio, from_ratio] if rule.trust_ratio else [whole_step]
+        return [Request(one_pass, rule, names, self.kind) for one_pass in passes]
+
+
+def stepper(group: Group, its: Sequence[Program]) -> Callable[[list[Tensor]], None]:
+    """What steps each of a group, given its `z`, `g` and state, flat or in blocks."""
+    runs = [_Run(request, program, group) for request, program in zip(group.requests, its)]
+    return _by_parts(group, runs) if goes_by_parts(group.rule, group.kind) else _at_once(group, runs)
+
+
+class _Run:
+    """A program with what is the same for all parameters; it copies home what the program returns of them."""
+
+    def __init__(self, request: Request, program: Program, group: Group) -> None:
+        self._program, self._table = program, _table(_in_table(group.c), group.kind)
+        self._given = [dither(group.c["phi"], group.kind[2])] if group.rule.dithers else []
+        places = {"z": 0, **{name: 2 + i for i, name in enumerate(group.rule.kept)}}
+        self._written = [places[name] for name in written(request.one_pass, group.rule)]
+
+    def __call__(self, tensors: list[Tensor], *others: Tensor) -> Sequence[Tensor]:
+        returned = self._program([self._table, *tensors, *self._given, *others])
+        homes = [tensors[place] for place in sorted(self._written) if is_returned(tensors[place].dtype)]
+        if homes:
+            results = len(returned) - len(homes)
+            torch._foreach_copy_(homes, list(returned[results:]))
+            return returned[:results]
+        return returned
+
+
+def _at_once(group: Group, runs: Sequence[_Run]) -> Callable[[list[Tensor]], None]:
+    if not group.rule.trust_ratio:
+        (whole,) = runs
+        return lambda tensors: (whole(tensors), None)[1]
+    first, second = runs
+    room = _room_for_direction(group.kind, max(map(_elements, group.works)))
+
+    def two_passes(tensors: list[Tensor]) -> None:
+        kept = room[: tensors[0].numel()].view(tensors[0].shape)
+        (ratio,) = first(tensors, kept)
+        second(tensors, kept, ratio)
+
+    return two_passes
+
+
+def _by_parts(group: Group, runs: Sequence[_Run]) -> Callable[[list[Tensor]], None]:
+    rule, dtype = group.rule, compute_dtype(group.kind[0])
+    off = is_known(group.c.get("abs_sum", 1.0), OFF)
+
+    def passes(tensors: list[Tensor]) -> None:
+        parts, its = list(_parts(tensors)), list(runs)
+        sums: list[Tensor] = []
+        if rule.transform != "none":
+            find = its.pop(0)
+            found = torch.zeros((), dtype=dtype) if off else total([find(part)[0] for part in parts]).to(dtype)
+            sums = [found]
+        if rule.trust_ratio:
+            find = its.pop(0)
+            w, r = total([torch.stack(list(find(part, *sums))) for part in parts]).sqrt().unbind()
+            sums = [trust_ratio(w, r).to(dtype), *sums]
+        (move,) = its
+        for part in parts:
+            move(part, *sums)
+
+    return passes
+
+
+def _parts(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Parts of about equal length: none of a single element."""
+    pieces = -(-tensors[0].numel() // PART)
+    if pieces == 1:
+        return iter([tensors])
+    return map(list, zip(*(tensor.tensor_split(pieces) for tensor in tensors)))
+
+
+def _in_table(c: Coefficients) -> Coefficients:
+    """What a program is told in one tensor: all but the dither's phase, which comes as the dither of a block."""
+    return {name: value for name, value in c.items() if name != "phi"}
+
+
+def _table(c: Coefficients, kind: Kind) -> Tensor:
+    """The coefficients, in one tensor beside the parameters."""
+    numbers = [0.0 if isinstance(value, Tensor) else value for value in c.values()]
+    table = (
+        torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        .to(compute_dtype(kind[0]))
+        .to(kind[2], non_blocking=True)
+    )
+    for place, value in enumerate(c.values()):
+        if isinstance(value, Tensor):  # on an accelerator, where reading it would wait
+            table[place] = value
+    return table
+
+
+def _elements(work: Work) -> int:
+    """Of a parameter, filled up to whole blocks."""
+    shape = work.z.shape
+    return work.z.numel() if len(shape) < 2 else shape[0] * blocks_per_row(shape) * BLOCK
+
+
+_room: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
+
+
+def _room_for_direction(kind: Kind, elements: int) -> Tensor:
+    """Room for the direction of one parameter, each thread its own; as much as the largest has asked for.
+
+    It stays from step to step: to be given fresh memory takes longer than to step it.
+    """
+    key = (compute_dtype(kind[0]), kind[2], threading.get_ident())
+    if key not in _room or _room[key].numel() < elements:
+        with torch.inference_mode(False):
+            _room[key] = torch.zeros(elements, dtype=key[0], device=key[1])
+    return _room[key]
