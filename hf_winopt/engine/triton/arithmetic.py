@@ -51,7 +51,7 @@ def divided(numerator, denominator):
 def pointer(row, name: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
     """The address in a row, as a pointer to `TYPE`.
 
-    Where it is known to be a multiple of 16, four elements are read at a time, of two bytes too: then all tensors lie
+    Where it is known to be a multiple of 16, four elements are read at a time, of fewer bytes too: then all tensors lie
     in the same registers as float32 ones do, and none has to be exchanged between threads.
     """
     address = tl.load(row + name)
@@ -59,6 +59,8 @@ def pointer(row, name: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
     if ALIGNED:
         if (TYPE == tl.bfloat16) | (TYPE == tl.float16):
             typed = tl.multiple_of(tl.multiple_of(address, 8).to(tl.pointer_type(TYPE)), 8)
+        elif (TYPE == tl.int8) | (TYPE == tl.uint8):
+            typed = tl.multiple_of(tl.multiple_of(address, 4).to(tl.pointer_type(TYPE)), 4)
         else:
             typed = tl.multiple_of(tl.multiple_of(address, 16).to(tl.pointer_type(TYPE)), 16)
     return typed

@@ -11,11 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 from ...rules import Rule
+from ..layout import row_length
 from ..shards import Sharing
 from ..work import compute_dtype
 from . import columns as col
 from . import kernels, table
 from .coefficients import coefficients
+from .encodings import kept
+from .table import in_blocks
 
 TYPES = {
     torch.float32: tl.float32,
@@ -74,14 +77,17 @@ class Sent:
 class Batch:
     """Parameters of one device, one rule, and one type of parameter and gradient, which share their sums or do not.
 
+    Some may be in blocks, all those at one level of state, and some end to end: a parameter's row says which it is.
+
     Args:
         entries: the parameters.
         first: where in the upload the addresses of their gradients begin.
     """
 
     def __init__(self, entries: Sequence[Entry], first: int) -> None:
-        params, states = [e.param for e in entries], [e.state for e in entries]
-        sizes, device, dtype = [p.numel() for p in params], params[0].device, compute_dtype(params[0].dtype)
+        params = [e.param for e in entries]
+        sizes, device = [table.walked(e.rule, e.param) for e in entries], params[0].device
+        dtype = compute_dtype(params[0].dtype)
         # in groups without decay LAMB's ratio is 1: those parameters go along in both passes, and do without it
         self.rule = rule = next((e.rule for e in entries if e.rule.trust_ratio), entries[0].rule)
         self.first, self.size = first, len(entries)
@@ -98,10 +104,16 @@ class Batch:
         many = max(sizes) > table.MANY * self.span
         self.completes = self.takes_sums and (many or bool(self.sharings))
         self.leave_sums_in(torch.zeros(3, self.size if self.completes else 0, dtype=torch.float64, device=device))
-        tensors = [*params, *(state[name] for state in states for name in rule.state_names)]
+        tensors = [*params, *(e.state[name] for e in entries for name in e.rule.kept)]
         self.aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
         self.types = {"G_TYPE": TYPES[entries[0].grad_dtype], "TYPE": TYPES[dtype]}
-        self._x = col.STATE.value + len(rule.moments_kind.state_names)
+        flat, blocked = ([e for e in entries if in_blocks(e.rule) == way] for way in (False, True))
+        self._kept = {
+            "GAP": len(rule.moments_kind.state_names),
+            "KEPT": kept(flat[0].rule) if flat else 0,
+            "KEPT_IN_BLOCKS": kept(blocked[0].rule) if blocked else 0,
+            "ODD": any(row_length(e.param.shape) % 4 for e in blocked),
+        }
         names = {"TRANSFORM": rule.transform, "MOMENTS": rule.moments, "MOVEMENT": rule.movement_name}
         # without decay there is no reason to read `z` for its sake
         self._choices = {True: {**names, "DECAY": rule.decay}, False: {**names, "DECAY": "none"}}
@@ -147,7 +159,7 @@ class Batch:
         )  # fmt: skip
         common, grid = self._common[self.aligned and aligned], (len(self.chunks),)
         work = (self.table, sent.upload, self.first, self.chunks, self.coefs)
-        step = {**choices, **common, "X": self._x, "COMPLETE": self.completes}
+        step = {**choices, **common, **self._kept, "COMPLETE": self.completes}
         if self.rule.transform != "none":
             if len(self.chunks):
                 kernels.abs_sums[grid](*work, self.parts[0], DECAY=choices["DECAY"], **common)

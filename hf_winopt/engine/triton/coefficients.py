@@ -9,8 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...rules import encodings
 from . import columns as col
 from .arithmetic import added, number
+
+GOLDEN = tl.constexpr(encodings._GOLDEN)
 
 
 @triton.jit
@@ -58,19 +61,20 @@ def momentum_coefficients(c, hyper, t):
 
 @triton.jit
 def win_coefficients(c, hyper, eta_lam):
-    weight = number(hyper, col.R1) / (1 + number(hyper, col.R1))
-    put(c, col.WIN, weight)
-    put(c, col.WIN_SHRINK, 1 / (1 + weight * eta_lam))
+    r1 = number(hyper, col.R1)
+    share = 1 / (1 + r1 + r1 * eta_lam)
+    put(c, col.WIN, share)
+    put(c, col.WIN_STEP, share * (r1 - 1))
 
 
 @triton.jit
 def win2_coefficients(c, hyper, eta_lam):
     r1 = number(hyper, col.R1)
     r2 = number(hyper, col.R2)
-    whole = 1 + r2 + r2 / r1
-    put(c, col.Y_SHARE, 1 / (1 + r1))
-    put(c, col.WIN2, 1 - 1 / whole)
-    put(c, col.WIN2_SHRINK, 1 / (1 + (r2 / whole) * eta_lam))
+    share = 1 / (1 + r2 + r2 / r1 + r2 * eta_lam)
+    put(c, col.WIN2, share)
+    put(c, col.WIN2_STEP, share * (r2 - 1))
+    put(c, col.WIN2_Y, share * (r2 / r1))
 
 
 @triton.jit
@@ -147,6 +151,9 @@ def coefficients(
         adan_coefficients(c, hyper, t)
     if (MOMENTS == "momentum") | (MOMENTS == "nesterov"):
         momentum_coefficients(c, hyper, t)
+
+    around = t * tl.full([], GOLDEN, tl.float64)
+    put(c, col.PHI, tl.floor((around - tl.floor(around)) * 2.0**20) * 2.0**-20)
 
     put(c, col.LAM, lam)
     if (DECAY == "l2") | (DECAY == "in_update"):

@@ -20,7 +20,12 @@ ADAPTED = tl.constexpr(5)  # 1 where the trust ratio is taken
 FIRST_SPAN = tl.constexpr(6)  # where its partial sums begin, and how many there are
 SPANS = tl.constexpr(7)
 STATE = tl.constexpr(8)  # addresses of its state, in the order of `rule.state_names`, at most six
-ROW = tl.constexpr(16)
+SCALE = tl.constexpr(14)  # ... and of the scales, in the same order
+BLOCKS = tl.constexpr(20)  # how many blocks it has, and each of its rows; 0 where it is not in blocks
+BLOCKS_OF_ROW = tl.constexpr(21)
+QUARTERS = tl.constexpr(22)  # elements of a row of it: the fours, and what is left over
+LEFT_OVER = tl.constexpr(23)
+ROW = tl.constexpr(24)
 
 # a group's row (float64), read anew each step ------------------------------------------------------------------------
 
@@ -64,8 +69,9 @@ MINUS_LR = tl.constexpr(15)
 KEEP = tl.constexpr(16)
 SHRINK = tl.constexpr(17)
 WIN = tl.constexpr(18)
-WIN_SHRINK = tl.constexpr(19)
-Y_SHARE = tl.constexpr(20)
-WIN2 = tl.constexpr(21)
-WIN2_SHRINK = tl.constexpr(22)
+WIN_STEP = tl.constexpr(19)
+WIN2 = tl.constexpr(20)
+WIN2_STEP = tl.constexpr(21)
+WIN2_Y = tl.constexpr(22)
+PHI = tl.constexpr(23)
 COEFFICIENTS = tl.constexpr(24)

@@ -15,26 +15,8 @@ import triton.language as tl
 from . import columns as col
 from .arithmetic import added, divided, number, pointer
 from .moments import trust_ratio
-from .passes import direction, gradient, move
-
-
-@triton.jit
-def chunk_of(chunks, CHUNK: tl.constexpr):
-    """The number of the parameter that this program works on, and where its chunk begins there."""
-    entry = tl.load(chunks + tl.program_id(0))
-    return entry >> 32, (entry & 0xFFFFFFFF) * CHUNK
-
-
-@triton.jit
-def block_at(start, n, MASKED: tl.constexpr, BLOCK: tl.constexpr):
-    """The places of a block's elements, and which of them exist; all, where that is known, so that loads stay wide."""
-    at = start + tl.arange(0, BLOCK)
-    if MASKED:
-        mask = at < n
-    else:
-        mask = tl.full([BLOCK], True, tl.int1)
-    return at, mask
-
+from .passes import gradient
+from .walks import block_at, chunk_of, walk_flat, walk_in_blocks
 
 # the sum of squares of all gradients, for clipping ------------------------------------------------------------------
 
@@ -141,41 +123,12 @@ def add_up(table, parts, parts_row, sums, sums_row, BLOCK: tl.constexpr):
 # the step -----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit
-def step_chunk(
-    c, row, z_of, g_of, abs_sum, ratio, start, length, n,
-    MASKED: tl.constexpr, BLOCK: tl.constexpr, PASS: tl.constexpr,
-    TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr, X: tl.constexpr,
-    TYPE: tl.constexpr, ALIGNED: tl.constexpr,
-):  # fmt: skip
-    """One pass over a chunk; for the first of two passes, the sums of squares of `w` and of `r`."""
-    w_squares = tl.zeros([BLOCK], dtype=TYPE)
-    r_squares = tl.zeros([BLOCK], dtype=TYPE)
-    for offset in range(0, length, BLOCK):
-        at, mask = block_at(start + offset, n, MASKED, BLOCK)
-        stored_z = tl.load(z_of + at, mask=mask)
-        z = stored_z.to(TYPE)
-        g = tl.load(g_of + at, mask=mask).to(TYPE)
-        r = direction(
-            c, row, z, g, abs_sum, at, mask, PASS == "second", TRANSFORM, MOMENTS, DECAY, TYPE, ALIGNED
-        )  # fmt: skip
-        if PASS == "first":
-            w = z
-            if (MOVEMENT == "win") | (MOVEMENT == "win2"):  # the sequence that moves conservatively
-                w = tl.load(pointer(row, X, TYPE, ALIGNED) + at, mask=mask)
-            w_squares += tl.where(mask, w * w, 0.0)
-            r_squares += tl.where(mask, r * r, 0.0)
-        else:
-            z = move(c, row, z, r * ratio, at, mask, MOVEMENT, X, TYPE, ALIGNED)
-            tl.store(z_of + at, z.to(stored_z.dtype), mask=mask)
-    return tl.sum(w_squares, axis=0), tl.sum(r_squares, axis=0)
-
-
 @triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["of_g", "of_w", "of_r"])
 def step(
     table, upload, first, chunks, coefs, of_g, of_w, of_r,
     PASS: tl.constexpr, TRANSFORM: tl.constexpr, MOMENTS: tl.constexpr, MOVEMENT: tl.constexpr, DECAY: tl.constexpr,
-    X: tl.constexpr, Z_TYPE: tl.constexpr, G_TYPE: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
+    GAP: tl.constexpr, KEPT: tl.constexpr, KEPT_IN_BLOCKS: tl.constexpr, ODD: tl.constexpr,
+    Z_TYPE: tl.constexpr, G_TYPE: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK: tl.constexpr, COMPLETE: tl.constexpr,
 ):  # fmt: skip
     """Step a chunk: in one pass ("whole"), or with a trust ratio in two ("first": the moments and the norms, "second").
@@ -185,6 +138,10 @@ def step(
         upload, first: what the step sent to the device; the addresses of the gradients begin at `first`.
         of_g: sums of `|g|` (read with a transform): partial ones by chunks of this same length, or complete ones.
         of_w, of_r: sums of squares: partial ones (written by the first pass), read by the second as `of_g` is.
+        GAP: which of the tensors of the state is `x_gap`.
+        KEPT, KEPT_IN_BLOCKS: how the state of parameters that are not in blocks is kept (`encodings.kept`), and that of
+            those that are; 0 where there are none such.
+        ODD: whether any of those has rows whose length is no multiple of 4.
     """
     i, start = chunk_of(chunks, CHUNK)
     row = table + i * col.ROW
@@ -200,19 +157,17 @@ def step(
                 w_squares = whole(row, i, of_w, COMPLETE, BLOCK)
                 r_squares = whole(row, i, of_r, COMPLETE, BLOCK)
                 ratio = trust_ratio(w_squares, r_squares).to(TYPE)
-        n = number(row, col.NUMEL)
         z_of = pointer(row, col.Z, Z_TYPE, ALIGNED)
         g_of = pointer(upload + first, i, G_TYPE, ALIGNED)
-        if start + CHUNK <= n:
-            w, r = step_chunk(
-                c, row, z_of, g_of, abs_sum, ratio, start, CHUNK, n, False, BLOCK, PASS,
-                TRANSFORM, MOMENTS, MOVEMENT, DECAY, X, TYPE, ALIGNED,
-            )  # fmt: skip
-        else:
-            w, r = step_chunk(
-                c, row, z_of, g_of, abs_sum, ratio, start, n - start, n, True, BLOCK, PASS,
-                TRANSFORM, MOMENTS, MOVEMENT, DECAY, X, TYPE, ALIGNED,
-            )  # fmt: skip
-        if PASS == "first":
-            tl.store(of_w + tl.program_id(0), w)
-            tl.store(of_r + tl.program_id(0), r)
+        if KEPT_IN_BLOCKS != 0:
+            if number(row, col.BLOCKS) != 0:
+                walk_in_blocks(
+                    c, row, z_of, g_of, abs_sum, ratio, of_w, of_r, start, CHUNK, BLOCK, ODD, PASS,
+                    TRANSFORM, MOMENTS, MOVEMENT, DECAY, GAP, KEPT_IN_BLOCKS, TYPE, ALIGNED,
+                )  # fmt: skip
+        if KEPT != 0:
+            if number(row, col.BLOCKS) == 0:
+                walk_flat(
+                    c, row, z_of, g_of, abs_sum, ratio, of_w, of_r, start, CHUNK, BLOCK, PASS,
+                    TRANSFORM, MOMENTS, MOVEMENT, DECAY, GAP, KEPT, TYPE, ALIGNED,
+                )  # fmt: skip

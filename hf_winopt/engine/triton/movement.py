@@ -1,4 +1,7 @@
-"""The twins of `rules.movement`: how the parameter `z` moves along the direction `u`."""
+"""The twins of `rules.movement`: how the parameter `z` moves along the direction `u`.
+
+That is from `before`, which `z` was ahead of, to `x`; and the distances from there.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import triton
 import triton.language as tl  # noqa: F401  (the interpreter wants it in every module with kernels)
 
 from . import columns as col
-from .arithmetic import number, toward
+from .arithmetic import number
 
 
 @triton.jit
@@ -16,31 +19,26 @@ def conservative(c, x, u):
 
 
 @triton.jit
-def reckless(c, z, beyond):
-    """`c (z - r1 eta u + r1 x)`: the mean of `z` and of `beyond = x - eta u`."""
-    return toward(z, beyond, number(c, col.WIN)) * number(c, col.WIN_SHRINK)
+def decoupled_move(c, before, u):
+    return before * number(c, col.KEEP) + number(c, col.MINUS_LR) * u  # z <- (1 - eta lam) z - eta u
 
 
 @triton.jit
-def decoupled_move(c, z, u):
-    return z * number(c, col.KEEP) + number(c, col.MINUS_LR) * u  # z <- (1 - eta lam) z - eta u
+def proximal_move(c, before, u):
+    return conservative(c, before, u)  # z <- (z - eta u) / (1 + eta lam)
 
 
 @triton.jit
-def proximal_move(c, z, u):
-    return conservative(c, z, u)  # z <- (z - eta u) / (1 + eta lam)
+def win_move(c, before, u, gap):
+    x = conservative(c, before, u)
+    # z - x <- c (z - x + (r1 - 1) step of x)
+    return x, gap * number(c, col.WIN) + (x - before) * number(c, col.WIN_STEP)
 
 
 @triton.jit
-def win_move(c, z, u, x):
-    x = conservative(c, x, u)
-    return reckless(c, z, x + number(c, col.MINUS_LR) * u), x
-
-
-@triton.jit
-def win2_move(c, z, u, x, y):
-    x = conservative(c, x, u)
-    beyond = x + number(c, col.MINUS_LR) * u
-    y = reckless(c, y, beyond)
-    z = toward(z, toward(beyond, y, number(c, col.Y_SHARE)), number(c, col.WIN2)) * number(c, col.WIN2_SHRINK)
-    return z, x, y
+def win2_move(c, before, u, gap, y_gap):
+    x = conservative(c, before, u)
+    # y - x <- c (y - x + (r1 - 1) step of x)
+    y_gap = y_gap * number(c, col.WIN) + (x - before) * number(c, col.WIN_STEP)
+    gap = gap * number(c, col.WIN2) + (x - before) * number(c, col.WIN2_STEP) + y_gap * number(c, col.WIN2_Y)
+    return x, gap, y_gap  # z - x <- c2 (z - x + (r2 - 1) step of x + (r2/r1) (y - x))

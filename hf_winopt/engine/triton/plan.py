@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import table
 from .batch import Batch, Entry, Sent
+from .kinds import by_kind
 from .sending import Upload
 from .sharing import SharedSums
 
@@ -86,14 +87,10 @@ class _DevicePlan:
 
     def __init__(self, device: torch.device, entries: Mapping[int, Entry], groups: int) -> None:
         self._device = device
-        kinds: defaultdict[tuple[Any, ...], dict[int, Entry]] = defaultdict(dict)
-        for place, e in entries.items():
-            rule = e.rule
-            choices = (rule.transform, rule.moments, rule.acceleration, rule.decay)
-            kinds[(*choices, e.param.dtype, e.grad_dtype, e.shares_sums)][place] = e
-        self._order = list(chain.from_iterable(kinds.values()))
+        kinds = by_kind(entries)
+        self._order = list(chain.from_iterable(kinds))
         self._batches, first = [], 0
-        for mine in kinds.values():
+        for mine in kinds:
             self._batches.append(Batch(list(mine.values()), first))
             first += len(mine)
         self._shared = SharedSums(self._batches, device)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...rules import Rule
+from ...rules import BLOCK as IN_A_BLOCK
+from ...rules import Rule, scale_of
+from ..layout import blocks_per_row, row_length
 from . import columns as col
 
 CHUNK = 4096
@@ -46,19 +48,41 @@ def span(elements: int) -> int:
     return SPAN if elements >= MANY * SPAN else CHUNK
 
 
+def in_blocks(rule: Rule) -> bool:
+    """Whether a parameter is walked row by row in blocks: where anything of it may have scales."""
+    return rule.state != "float32"
+
+
+def walked(rule: Rule, param: Tensor) -> int:
+    """How many places are walked: of a parameter in blocks, those too that the last block of a row lacks."""
+    if not in_blocks(rule):
+        return param.numel()
+    return param.shape[0] * blocks_per_row(param.shape) * IN_A_BLOCK
+
+
 def rows(rule: Rule, entries: Sequence[Any], span: int) -> Tensor:
     """One row for each parameter (see `batch.Entry`): int64, `(len(entries), ROW)`, with the columns of `columns`."""
     table, first_span = [], 0
     for entry in entries:
         p, state = entry.param, entry.state
-        spans = -(-p.numel() // span)
+        spans = -(-walked(entry.rule, p) // span)
         transforms = rule.transform == "adal" or (rule.transform == "agr" and entry.suits_agr)
         row = [p.data_ptr(), state["step"].data_ptr(), p.numel(), entry.group, transforms]
         row += [entry.rule.trust_ratio, first_span, spans]
-        row += [state[name].data_ptr() for name in rule.state_names]
+        row += _addresses(state, entry.rule.state_names)
+        row += _addresses(state, map(scale_of, entry.rule.state_names))
+        if in_blocks(entry.rule):
+            of_row = blocks_per_row(p.shape)
+            row += [p.shape[0] * of_row, of_row, *divmod(row_length(p.shape), 4)]
         table.append(row + [0] * (col.ROW.value - len(row)))
         first_span += spans
     return torch.tensor(table, dtype=torch.int64, device="cpu")
+
+
+def _addresses(state: Mapping[str, Tensor], names: Iterable[str]) -> list[int]:
+    """Of tensors of a state, 0 for those that it lacks, as many as there are columns."""
+    found = [state[name].data_ptr() if name in state else 0 for name in names]
+    return found + [0] * (col.SCALE.value - col.STATE.value - len(found))
 
 
 def _log2(number: float) -> float:
