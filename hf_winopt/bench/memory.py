@@ -28,7 +28,7 @@ def needed_bytes(plan: Plan) -> int:
     """Bytes of all parameters, gradients and states that are held at one time; small temporaries are not in it."""
     size = plan.dtype.itemsize
     parameters, moments, temporary = 2 * size, 2 * 2 * size, size  # foreach holds the root of all second moments
-    return plan.elements * (parameters + moments + temporary + OPTIMIZERS[_largest(plan)].state_bytes_per_param)
+    return int(plan.elements * (parameters + moments + temporary + OPTIMIZERS[_largest(plan)].state_bytes_per_param))
 
 
 def free_bytes(device: torch.device) -> int | None:

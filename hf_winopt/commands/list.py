@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hf_winopt.optim.registry import OPTIMIZERS, Row
+from hf_winopt.rules import STATES, Rule
 
 HEADS = ("name", "class", "moved", "state", "papers", "when to use it")
 LEGEND = (
-    "moved: bytes that a step reads and writes per float32 parameter; state: bytes kept per parameter.\n"
+    "moved: bytes that a step reads and writes per float32 parameter; state: bytes kept per parameter; both with\n"
+    "state=float32, compact and 8bit in turn.\n"
     "LAMB is counted with weight decay (without it is Adam), AdaL without (with it moves 4 more)."
 )
 
@@ -40,10 +42,25 @@ def _as_json(row: Row) -> dict[str, Any]:
         "defaults": dict(row.defaults),
         "bytes_per_param": row.bytes_per_param,
         "state_bytes_per_param": row.state_bytes_per_param,
+        "levels": {
+            level: {
+                "bytes_per_param": row.at(level).bytes_per_param(weight_decay=False),
+                "state_bytes_per_param": row.at(level).state_bytes_per_param(),
+            }
+            for level in STATES
+        },
         "paper": row.paper,
         "formula": row.formula,
         "when": row.when,
     }
+
+
+def _moved(rule: Rule) -> float:
+    return rule.bytes_per_param(weight_decay=False)
+
+
+def _in_turn(numbers: Sequence[float], form: str) -> str:
+    return " ".join(f"{number:g}" if number == int(number) else f"{number:{form}}" for number in numbers)
 
 
 def _table(rows: Iterable[Row]) -> str:
@@ -52,7 +69,9 @@ def _table(rows: Iterable[Row]) -> str:
     lines = [HEADS]
     for row in rows:
         papers = [numbers.setdefault(paper, len(numbers) + 1) for paper in row.paper.split("; ")]
-        costs = (str(row.bytes_per_param), str(row.state_bytes_per_param))
+        rules = [row.at(level) for level in STATES]
+        moved, kept = [[cost(rule) for rule in rules] for cost in (_moved, Rule.state_bytes_per_param)]
+        costs = (_in_turn(moved, ".0f"), _in_turn(kept, ".1f"))
         lines.append((row.name, row.cls.__name__, *costs, " ".join(map(str, papers)), row.when))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hf_winopt.engine import BACKENDS
+from hf_winopt.rules import STATES
 
 # Where the option's own name says too little, or something else, among a hundred other arguments.
-_OPTION_OF_FIELD = {"optim_backend": "backend", "optim_decay": "decay", "adan_betas": "betas"}
+_OPTION_OF_FIELD = {"optim_backend": "backend", "optim_state": "state", "optim_decay": "decay", "adan_betas": "betas"}
 _FLAG = {"nargs": "?", "const": True}  # `--nesterov` alone means true
 
 
@@ -34,6 +35,17 @@ class TypedOptions:
     optim_backend: str | None = field(
         default=None,
         metadata={"help": f"What computes the step: {', '.join(('auto', *BACKENDS))}."},
+    )
+    optim_state: str | None = field(
+        default=None,
+        metadata={"help": f"How the state of large matrices is stored: {', '.join(STATES)} (docs/state.md)."},
+    )
+    keep_rounding: bool | None = field(
+        default=None,
+        metadata={
+            "help": "With bf16 or fp16 parameters: keep what rounding takes from them (true unless given).",
+            **_FLAG,
+        },
     )
     optim_decay: str | None = field(
         default=None,
