@@ -12,6 +12,7 @@ import pytest
 import hf_winopt
 from hf_winopt import cli
 from hf_winopt.optim import registry
+from hf_winopt.rules import STATES
 
 REPORT = """
 import json, sys
@@ -70,8 +71,11 @@ def test_list_shows_every_optimizer(capsys):
     heads, *lines = capsys.readouterr().out.splitlines()
     assert heads.split() == ["name", "class", "moved", "state", "papers", "when", "to", "use", "it"]
     for row, line in zip(registry.OPTIMIZERS.values(), lines, strict=False):
-        costs = [str(row.bytes_per_param), str(row.state_bytes_per_param)]
-        assert line.split()[:4] == [row.name, row.cls.__name__, *costs] and line.endswith(row.when)
+        assert line.split()[:2] == [row.name, row.cls.__name__] and line.endswith(row.when)
+        moved, kept = map(float, line.split()[2:5]), map(float, line.split()[5:8])
+        for level, bytes_moved, bytes_kept in zip(STATES, moved, kept, strict=True):
+            assert bytes_moved == pytest.approx(row.at(level).bytes_per_param(weight_decay=False), abs=0.5)
+            assert bytes_kept == pytest.approx(row.at(level).state_bytes_per_param(), abs=0.06)
         cited = line[heads.index("papers") : heads.index("when")].split()
         assert all(f"{number}  {paper}" in lines for number, paper in zip(cited, row.paper.split("; "), strict=True))
     assert max(map(len, lines)) <= 110

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hf_winopt import create_optimizer
-from hf_winopt.engine import compiled, machine_code
+from hf_winopt.engine import compiled, machine_code, steppers
+from tests.problems import all_kept, kept
 
 SHAPES = [(300, 301), (257, 256), (40, 40), (7,), (66_001,), (1,), (2,), (), (0,), (3, 0)]
 
@@ -30,7 +31,8 @@ def assert_same(both):
     """To 1e-5 of the largest element: a sum in another order, and small elements are differences of large ones."""
     (ours, mine), (theirs, eager) = both
     for p, q in zip(ours, theirs):
-        for a, b in [(p.detach(), q.detach()), *((mine.state[p][key], value) for key, value in eager.state[q].items())]:
+        kept_of_p = all_kept(mine, p)
+        for a, b in [(p.detach(), q.detach()), *((kept_of_p[key], value) for key, value in all_kept(eager, q).items())]:
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * b.abs().max().item() if b.numel() else 0)
 
 
@@ -153,7 +155,7 @@ def test_types(dtype):
         step(both, t)
     (ours, mine), (theirs, eager) = both
     assert torch.equal(ours[0], theirs[0]) or dtype == torch.float64
-    x, y = mine.state[ours[0]]["x"], eager.state[theirs[0]]["x"]
+    x, y = kept(mine, ours[0], "x"), kept(eager, theirs[0], "x")
     tolerance = 1e-6 if dtype == torch.bfloat16 else 1e-12
     torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
 
@@ -172,9 +174,9 @@ def test_autograd_hears_of_the_step():
 def test_room_for_directions_is_kept_from_step_to_step():
     both = pair("lamb", [torch.randn(200, 30), torch.randn(50)])
     step(both[:1])
-    (room,) = (room for (dtype, *_), room in compiled._room.items() if dtype == torch.float32)
+    (room,) = (room for (dtype, *_), room in steppers._room.items() if dtype == torch.float32)
     step(both[:1], 1)
-    assert any(room is each for each in compiled._room.values())
+    assert any(room is each for each in steppers._room.values())
 
 
 @pytest.mark.parametrize("name", ["lamb_win", "adamw_win_agr"])

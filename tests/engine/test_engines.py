@@ -7,6 +7,8 @@ import torch
 
 from hf_winopt import create_optimizer
 from hf_winopt.engine import norms, work
+from hf_winopt.rules import Rule
+from tests.problems import kept
 
 NAMES = ("adamw_win", "lamb_win", "adamw_win_agr")
 
@@ -77,7 +79,7 @@ def test_segments_of_small_parameters_are_of_bounded_length(monkeypatch):
     monkeypatch.setattr(work, "TOGETHER", 10)
     c = {"grad": 1.0}
     works = [work.Work(torch.zeros(n), {}, torch.zeros(n), c) for n in (4, 5, 3, 0, 12, 1)]
-    assert [segment.sizes for segment in work.segments(works)] == [[4, 5], [3], [12], [1]]
+    assert [segment.sizes for segment in work.segments(Rule(), works)] == [[4, 5], [3], [12], [1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -86,10 +88,10 @@ def test_half_precision_parameters_keep_float32_state(dtype):
     _, optimizer = stepped("adamw_win2", params, "eager")
     for p in params:
         assert p.dtype == dtype
-        for name in ("exp_avg", "exp_avg_sq", "x", "y"):
+        for name in ("exp_avg", "exp_avg_sq", "x_gap", "y_gap"):
             assert optimizer.state[p][name].dtype == torch.float32
-    # z is the rounded image of a float32 update, x holds what rounding loses
-    x = optimizer.state[params[0]]["x"]
+    # z is the rounded image of a float32 update, its distance holds what rounding loses
+    x = kept(optimizer, params[0], "x")
     assert not torch.equal(x, x.to(dtype).float())
 
 
@@ -97,6 +99,6 @@ def test_sums_lose_nothing_over_many_elements():
     g = torch.full((3_000_000,), 0.1)
     exact = 3_000_000 * float(g[0].double())
     p = torch.nn.Parameter(torch.zeros_like(g))
-    (segment,) = work.segments([work.Work(p, {}, g, {"grad": 1.0})])
+    (segment,) = work.segments(Rule(), [work.Work(p, {}, g, {"grad": 1.0})])
     assert abs(norms.abs_sums(segment).item() / exact - 1) < 1e-6
     assert abs(norms.grad_norm([g], (), g.device).item() / (g.double().norm().item()) - 1) < 1e-6

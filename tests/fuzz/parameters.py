@@ -15,7 +15,7 @@ from hf_winopt.optim import RuleOptimizer
 from tests.fuzz.options import chosen
 from tests.fuzz.training import gradient
 
-SHAPES = [(), (0,), (1,), (5,), (17,), (1, 1), (3, 4), (7, 1), (3, 0), (2, 3, 2), (2, 3, 2, 2)]
+SHAPES = [(), (0,), (1,), (5,), (17,), (1, 1), (3, 4), (7, 1), (3, 0), (2, 3, 2), (2, 3, 2, 2), (60, 70)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = ["contiguous", "transposed", "strided", "channels_last"]
 

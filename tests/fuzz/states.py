@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,15 @@ def _key(draw: Draw, state_dict: StateDict) -> Any:
 
 def _name(draw: Draw, state: dict[str, Any]) -> str:
     return draw(st.sampled_from(sorted(state.keys() - {"step"})))
+
+
+def _is_coded(state: dict[str, Any], name: str) -> bool:
+    """Whether it is codes that have scales, or scales."""
+    return name.endswith("_scale") or f"{name}_scale" in state
+
+
+def _floats(state: dict[str, Any]) -> list[str]:
+    return sorted(name for name in state.keys() - {"step"} if state[name].is_floating_point())
 
 
 # what must be refused ------------------------------------------------------------------------------------------------
@@ -120,7 +130,9 @@ def no_moment(draw: Draw, name: str, good: StateDict) -> StateDict:
 
 def not_finite(draw: Draw, name: str, good: StateDict) -> StateDict:
     state = good["state"][_key(draw, good)]
-    moment = _name(draw, state)
+    if not _floats(state):
+        return no_step(draw, name, good)
+    moment = draw(st.sampled_from(_floats(state)))
     dtype = draw(st.sampled_from([state[moment].dtype, torch.bfloat16, torch.float64]))
     state[moment] = values = state[moment].to(dtype, copy=True)
     right = (math.inf,) if moment == "exp_avg_sq" else ()  # of a square that was too large, as with torch
@@ -131,7 +143,10 @@ def not_finite(draw: Draw, name: str, good: StateDict) -> StateDict:
 
 def not_finite_in_float32(draw: Draw, name: str, good: StateDict) -> StateDict:
     state = good["state"][_key(draw, good)]
-    moment = draw(st.sampled_from(sorted(state.keys() - {"step", "exp_avg_sq"})))
+    floats = [each for each in _floats(state) if each != "exp_avg_sq"]
+    if not floats:
+        return no_step(draw, name, good)
+    moment = draw(st.sampled_from(floats))
     largest = torch.finfo(state[moment].dtype).max
     state[moment] = state[moment].double()
     state[moment].view(-1)[0] = 1e39 if largest < 1e39 else math.inf
@@ -142,13 +157,33 @@ def a_negative_square(draw: Draw, name: str, good: StateDict) -> StateDict:
     state = good["state"][_key(draw, good)]
     if "exp_avg_sq" not in state:
         return not_finite(draw, name, good)
-    state["exp_avg_sq"].view(-1)[0] = draw(st.sampled_from([-1.0, -1e-30]))
+    squares = "exp_avg_sq_scale" if "exp_avg_sq_scale" in state else "exp_avg_sq"
+    state[squares].view(-1)[0] = draw(st.sampled_from([-1.0, -1e-30]))
+    return good
+
+
+def codes_of_another_level(draw: Draw, name: str, good: StateDict) -> StateDict:
+    """Or in another type, or with scales of another shape."""
+    states = [state for state in good["state"].values() if any(map(partial(_is_coded, state), state))]
+    if not states:
+        return no_moment(draw, name, good)
+    state = draw(st.sampled_from(states))
+    moment = draw(st.sampled_from(sorted(each for each in state if f"{each}_scale" in state)))
+    how = draw(st.sampled_from(["float", "other codes", "scales"]))
+    if how == "float":
+        state[moment] = state[moment].to(draw(st.sampled_from([torch.float32, torch.bfloat16, torch.int64])))
+    elif how == "other codes":
+        state[moment] = state[moment].to(torch.int8 if moment == "exp_avg_sq" else torch.uint8)
+    else:
+        scales = state[f"{moment}_scale"]
+        state[f"{moment}_scale"] = draw(st.sampled_from([scales[:1], scales.view(-1), scales.int(), scales * math.nan]))
     return good
 
 
 REFUSED = [
     no_state_dict, a_key_is_missing, no_groups, groups_of_other_lengths, a_bad_option, no_states,
     no_state_of_a_parameter, no_step, no_moment, not_finite, not_finite_in_float32, a_negative_square,
+    codes_of_another_level,
 ]  # fmt: skip
 
 # what differs and is not wrong ---------------------------------------------------------------------------------------
@@ -172,7 +207,10 @@ def fewer_states(draw: Draw, name: str, good: StateDict) -> StateDict:
     if how == "not of one":
         del good["state"][key]
     else:
-        del good["state"][key][_name(draw, good["state"][key])]
+        state = good["state"][key]
+        del state[
+            draw(st.sampled_from(sorted(name for name in state.keys() - {"step"} if not name.endswith("_scale"))))
+        ]
     return good
 
 
@@ -205,7 +243,7 @@ def other_types(draw: Draw, name: str, good: StateDict) -> StateDict:
     """Moments in another type and layout; sequences as lists."""
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
     for state in good["state"].values():
-        for moment in state.keys() - {"step"}:
+        for moment in [each for each in state.keys() - {"step"} if not _is_coded(state, each)]:
             laid = state[moment].transpose(0, -1).contiguous().transpose(0, -1) if state[moment].ndim else state[moment]
             state[moment] = torch.nn.Parameter(laid.to(dtype))
     for group in good["param_groups"]:

@@ -86,7 +86,7 @@ def test_a_run_switches_from_torch_adamw_to_win_half_way():
     ours.step()
     for p, before, q in zip(others, start, params):
         assert ours.state[p]["step"] == 6
-        assert torch.equal(ours.state[p]["x"], before) and torch.equal(p, before)
+        assert not ours.state[p]["x_gap"].any() and torch.equal(p, before)
         torch.testing.assert_close(ours.state[p]["exp_avg"], 0.9 * theirs.state[q]["exp_avg"])
 
 
@@ -127,16 +127,16 @@ def test_the_form_of_the_rule_is_the_optimizers_own():
     group = win2.param_groups[0]
     assert group["acceleration"] == "win2" and group["lr"] == 0.3
     go_on(group["params"], win2, range(2))
-    assert set(win2.state[group["params"][0]]) == {"step", "exp_avg", "exp_avg_sq", "x", "y"}
+    assert set(win2.state[group["params"][0]]) == {"step", "exp_avg", "exp_avg_sq", "x_gap", "y_gap"}
 
 
-def test_x_stays_float32_beside_bf16_parameters():
+def test_distances_stay_float32_beside_bf16_parameters():
     params, optimizer = trained(lambda p: create_optimizer("adamw_win", p, lr=0.1), torch.bfloat16)
     other = create_optimizer("adamw_win", clones(params))
     other.load_state_dict(optimizer.state_dict())
     for p, q in zip(params, other.param_groups[0]["params"]):
-        x = other.state[q]["x"]
-        assert x.dtype == torch.float32 and torch.equal(x, optimizer.state[p]["x"])
+        gap = other.state[q]["x_gap"]
+        assert gap.dtype == torch.float32 and torch.equal(gap, optimizer.state[p]["x_gap"])
 
 
 def test_the_users_hooks_see_and_change_what_is_loaded():
@@ -163,7 +163,7 @@ def without_params(state_dict):
 
 
 def wrong_shape(state_dict):
-    state_dict["state"][0]["x"] = torch.zeros(7)
+    state_dict["state"][0]["x_gap"] = torch.zeros(7)
 
 
 def wrong_type(state_dict):
@@ -186,7 +186,7 @@ BROKEN = [
     (negative_step, r"step of parameter 1 must be a finite number >= 0; got tensor\(-3"),
     (step_in_words, r"step of parameter 0 must be a finite number >= 0; got 'three'"),
     (without_params, r"parameter groups of \[2\] parameters; got \[1\]"),
-    (wrong_shape, r"x of parameter 0 must be a floating point tensor of shape \(4, 3\); got .*\(7,\)"),
+    (wrong_shape, r"x_gap of parameter 0 must be a floating point tensor of shape \(4, 3\); got .*\(7,\)"),
     (wrong_type, r"exp_avg of parameter 0 must be .*got 'm'"),
     (bad_option, r"betas must be 2 numbers"),
 ]

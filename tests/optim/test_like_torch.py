@@ -120,7 +120,7 @@ def test_groups_have_options_of_their_own_and_can_be_added():
         reference.step()
     assert torch.equal(b, kept)
     assert torch.equal(c, alone)
-    assert set(optimizer.state[b]) == {"step", "exp_avg", "exp_avg_sq", "x", "y"}
+    assert set(optimizer.state[b]) == {"step", "exp_avg", "exp_avg_sq", "x_gap", "y_gap"}
 
 
 def test_a_tied_parameter_is_stepped_once():

@@ -229,7 +229,7 @@ def test_storage_that_was_made_smaller_is_refused(backend):
     p = torch.nn.Parameter(torch.randn(64))
     optimizer = create_optimizer("adamw_win", [p], backend=backend)
     step([p], optimizer, 0)
-    for tensor, back in ((optimizer.state[p]["x"], 256), (p.data, 256)):
+    for tensor, back in ((optimizer.state[p]["x_gap"], 256), (p.data, 256)):
         tensor.untyped_storage().resize_(16)
         with pytest.raises(ValueError, match="must have memory for every element"):
             optimizer.step()
@@ -256,19 +256,21 @@ def moved(tensor):
 
 
 HANDS = {
-    "asked for and gone": lambda optimizer, p: lambda: moved(optimizer.state[p]["x"]),
-    "a tensor held": lambda optimizer, p: partial(moved, optimizer.state[p]["x"]),
-    "the dict of a parameter held": lambda optimizer, p: partial(lambda state: moved(state["x"]), optimizer.state[p]),
-    "the whole held": lambda optimizer, p: partial(lambda states: moved(states[p]["x"]), optimizer.state),
+    "asked for and gone": lambda optimizer, p: lambda: moved(optimizer.state[p]["x_gap"]),
+    "a tensor held": lambda optimizer, p: partial(moved, optimizer.state[p]["x_gap"]),
+    "the dict of a parameter held": lambda optimizer, p: partial(
+        lambda state: moved(state["x_gap"]), optimizer.state[p]
+    ),
+    "the whole held": lambda optimizer, p: partial(lambda states: moved(states[p]["x_gap"]), optimizer.state),
     "a state dict held": lambda optimizer, p: partial(
-        lambda saved: moved(saved["state"][0]["x"]), optimizer.state_dict()
+        lambda saved: moved(saved["state"][0]["x_gap"]), optimizer.state_dict()
     ),
     "a list of all": lambda optimizer, p: partial(
         lambda every: [moved(tensor) for tensor in every], list(optimizer.state[p].values())
     ),
     "the count": lambda optimizer, p: partial(moved, optimizer.state[p]["step"]),
     "another in its place": lambda optimizer, p: partial(
-        lambda state: state.update(x=state["x"].clone()), optimizer.state[p]
+        lambda state: state.update(x_gap=state["x_gap"].clone()), optimizer.state[p]
     ),
 }
 
@@ -286,7 +288,7 @@ def test_state_that_was_moved_is_noticed_however_long_ago_it_was_shown(how, back
     move = HANDS[how](ours, p)
     for t in range(3, 9):
         if t in (5, 7):
-            was = ours._own_state[p]["x"].data  # lives on, so that no address is used again
+            was = ours._own_state[p]["x_gap"].data  # lives on, so that no address is used again
             move()
             assert was is not None
         step([p], ours, t)

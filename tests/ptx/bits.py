@@ -27,6 +27,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OF_EVERY_TYPE = ("adamw_d", "adamw_win", "sgd_win2", "adan_win2")
 """Between them all moments and all movements."""
 
+AT_LEVELS = (
+    ("adamw_win", torch.float32, "8bit"), ("adan_win2", torch.float16, "8bit"), ("sgd_win2", torch.bfloat16, "compact"),
+    ("adan_win", torch.float32, "compact"),
+)  # fmt: skip
+"""Between them all encodings."""
+
 SPECIAL = (
     0.0, -0.0, 1.0, -2.5, 1e-40, -1e-40, 1.2e-38, 6e-8, -3e-5, 3e4, -7e4, 3e38, -3.4e38, math.inf, -math.inf, math.nan,
 )  # fmt: skip
@@ -61,6 +67,8 @@ def cases() -> Iterator[tuple[str, Case]]:
                 yield f"{name} {dtype}", Case(name, dtype, decays)
         elif not row.rule.trust_ratio:
             yield f"{name} exact", Case(name, exact=True)
+    for name, dtype, level in AT_LEVELS:
+        yield f"{name} {dtype} {level}", Case(name, dtype, {**decays, "state": level})
     yield "clipped", Case("adamw_win", options={**decays, "max_grad_norm": 1.0}, exact=True)
     yield "misplaced", Case("adamw_win", options=decays, misplaced=True)
     yield "under AMP", Case("adan_win", options=decays, scale=8.0)

@@ -116,6 +116,11 @@ def _integers() -> Iterator[tuple[str, Operation]]:
             product = f"({c_type(wide)})a * b"
             yield f"mul.wide.{narrow}", Operation((wide,), (narrow, narrow), (product,))
             yield f"mad.wide.{narrow}", Operation((wide,), (narrow, narrow, f"u{2 * bits}"), (f"{product} + c",))
+    # by 0 it gives what a GPU does
+    yield "div.u32", _alike("u32", 2, "b ? a / b : -1")
+    yield "rem.u32", _alike("u32", 2, "b ? a % b : a")
+    yield "div.s32", _alike("s32", 2, "b == 0 ? -1 : b == -1 ? 0 - (uint32_t)a : a / b")
+    yield "rem.s32", _alike("s32", 2, "b == 0 ? a : b == -1 ? 0 : a % b")
     for sign in "su":
         yield f"mul.hi.{sign}32", _alike(f"{sign}32", 2, f"({c_type(f'{sign}64')})a * b >> 32")
     for kind in ("pred", "b16", "b32", "b64"):
@@ -148,7 +153,10 @@ def _conversions() -> Iterator[tuple[str, Operation]]:
     rounded = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
     for into in integers:
         for kind in integers:
-            yield f"cvt.{into}.{kind}", Operation((into,), (kind,), ("a",))
+            if into == "s8":  # there is no register so small, and the others it fills with the sign
+                yield f"cvt.s8.{kind}", Operation(("s16",), (kind,), ("(int8_t)a",))
+            else:
+                yield f"cvt.{into}.{kind}", Operation((into,), (kind,), ("a",))
         for kind in FLOATS:
             yield f"cvt.rn.{kind}.{into}", Operation((kind,), (into,), ("a",))
             for name, function in rounded.items():

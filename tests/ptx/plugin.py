@@ -30,8 +30,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
     for item in items:
-        if "short_lengths" in item.fixturenames:  # of chunks, which are to spare the interpreter time
-            item.fixturenames.remove("short_lengths")
+        for lengths in {"short_lengths", "large_blocks"}.intersection(item.fixturenames):
+            item.fixturenames.remove(lengths)  # they are to spare the interpreter time
 
 
 def _is_of_triton(item: pytest.Item) -> bool:

@@ -162,7 +162,15 @@ def halves(name: str, *operands: int) -> int:
 
 # integers ------------------------------------------------------------------------------------------------------------
 
+
+def divided(a: int, b: int) -> int:
+    """Toward 0; by 0 all bits are set, as a GPU does it."""
+    return (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1) if b else -1
+
+
 INTEGERS: dict[str, Callable[..., int]] = {
+    "div": divided,
+    "rem": lambda a, b: a - divided(a, b) * b,
     "add": operator.add,
     "sub": operator.sub,
     "mul.lo": operator.mul,
@@ -229,7 +237,7 @@ def chosen(kind: str, a: int, b: int, condition: int) -> int:
 
 def converted(rounding: str | None, ftz: str | None, into: str, kind: str, a: int) -> int:
     if kind not in FORMATS:
-        value: float | Fraction = Fraction(integer(a, kind))
+        value: float | Fraction = Fraction(integer(a, "s8" if into == "s8" else kind))
         return rounded(value or 0.0, into) if into in FORMATS else int(value)
     x = number(flushed(a) if ftz else a, kind)
     if into in FORMATS:
@@ -263,7 +271,7 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     r"(abs|neg)(\.ftz)?\.(f32|f64)": signs,
     r"(add|sub)\.rn\.f32\.(f16|bf16)": mixed,
     r"(add|sub|mul|fma)\.rn\.f32x2": halves,
-    r"(add|sub|mul\.lo|mad\.lo|min|max|neg|abs|and|or|xor|not)\.([bus]\d+)": integers,
+    r"(add|sub|mul\.lo|mad\.lo|div|rem|min|max|neg|abs|and|or|xor|not)\.([bus]\d+)": integers,
     r"(and|or|xor|not)\.pred": predicates,
     r"(shl|shr)\.([bus]\d+)": shifted,
     r"(mul|mad)\.wide\.([us]\d+)": wide,

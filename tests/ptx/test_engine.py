@@ -11,6 +11,7 @@ import pytest
 from .processes import ROOT, run
 
 LEFT_OUT = {
+    "test_levels.py": "takes minutes to compile; every way to walk is taken in test_levels_walked.py too",
     "test_machine_code.py": "reads what is compiled, in processes of its own, and launches nothing",
     "test_on_a_gpu.py": "is about a real device: graphs, streams, what waits, tensors of gigabytes",
 }

@@ -29,3 +29,14 @@ def _rounds_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.engine.triton.rounding import as_on_devices
 
     monkeypatch.setattr(interpreter, "_convert_float", as_on_devices(interpreter._convert_float))
+
+
+@pytest.fixture
+def large_blocks(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More at a time in the interpreter, to which every block is as dear as a launch."""
+    from hf_winopt.engine.triton import table
+
+    if device.type == "cpu":
+        monkeypatch.setattr(table, "BLOCK", 8192)
+        monkeypatch.setattr(table, "CHUNK", 8192)
+        monkeypatch.setattr(table, "SPAN", 16384)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -21,7 +22,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hf_winopt.engine.triton import batch, coefficients, columns, kernels, table
+from hf_winopt.engine.triton import batch, coefficients, encodings, kernels, table
+from hf_winopt.rules import Rule
 
 HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
@@ -42,10 +44,15 @@ def traffic(assembly: str) -> dict[str, int]:
     return dict(collections.Counter(re.findall(r"(?:ld|st)\.global\.[\w.]+", assembly)))
 
 
-def step(moments: str, movement: str, states: int, **other: Any) -> Any:
+def step(moments: str, movement: str, state: str = "float32", **other: Any) -> Any:
+    """At a level of state for parameters in blocks, of all lengths of rows, beside others."""
+    accelerated = movement in ("win", "win2")
+    rule = Rule("none", moments, movement if accelerated else "none", "proximal", state=state)
     constants = {
         "PASS": "whole", "TRANSFORM": "none", "MOMENTS": moments, "MOVEMENT": movement, "DECAY": "proximal",
-        "X": columns.STATE.value + states, "Z_TYPE": tl.float32, "G_TYPE": tl.float32, "TYPE": tl.float32,
+        "GAP": len(rule.moments_kind.state_names), "KEPT": encodings.kept(replace(rule, state="float32")),
+        "KEPT_IN_BLOCKS": encodings.kept(rule) if rule.is_blocked else 0, "ODD": rule.is_blocked,
+        "Z_TYPE": tl.float32, "G_TYPE": tl.float32, "TYPE": tl.float32,
         "ALIGNED": True, "CHUNK": table.CHUNK, "BLOCK": table.BLOCK, "COMPLETE": False,
     }  # fmt: skip
     return compiled(kernels.step, **(constants | other))
@@ -55,16 +62,20 @@ def main() -> None:
     half = {"Z_TYPE": tl.bfloat16, "G_TYPE": tl.bfloat16}
     two = {"CHUNK": table.SPAN, "DECAY": "in_update", "TRANSFORM": "agr"}
     every = {
-        "adamw_win": step("adam", "win", 2),
-        "adamw_win unaligned": step("adam", "win", 2, ALIGNED=False),
-        "adamw_win bf16": step("adam", "win", 2, **half),
-        "adan": step("adan", "proximal", 4),
-        "adan_win2 bf16": step("adan", "win2", 4, **half),
-        "lamb_win first": step("adam", "win", 2, PASS="first", **two),
-        "lamb_win second": step("adam", "win", 2, PASS="second", **two),
-        "lamb_win second, added up": step("adam", "win", 2, PASS="second", **{**two, "COMPLETE": True}),
+        "adamw_win": step("adam", "win"),
+        "adamw_win unaligned": step("adam", "win", ALIGNED=False),
+        "adamw_win bf16": step("adam", "win", **half),
+        "adan": step("adan", "proximal"),
+        "adan_win2 bf16": step("adan", "win2", **half),
+        "adamw_win compact": step("adam", "win", "compact"),
+        "adamw_win 8bit": step("adam", "win", "8bit"),
+        "adan_win2 8bit bf16": step("adan", "win2", "8bit", **half),
+        "lamb_win 8bit first": step("adam", "win", "8bit", PASS="first", **two),
+        "lamb_win first": step("adam", "win", PASS="first", **two),
+        "lamb_win second": step("adam", "win", PASS="second", **two),
+        "lamb_win second, added up": step("adam", "win", PASS="second", **{**two, "COMPLETE": True}),
         "add_up": compiled(kernels.add_up, BLOCK=table.ADDED),
-        "sgd nesterov": step("nesterov", "win", 1),
+        "sgd nesterov": step("nesterov", "win"),
         "squares": compiled(
             kernels.squares, G_TYPE=tl.float32, TYPE=tl.float32, ALIGNED=True, CHUNK=table.SPAN, BLOCK=table.BLOCK,
             SCALED=True,
@@ -85,6 +96,7 @@ def main() -> None:
             "contracted": len(re.findall(r"\bfma\.", kernel.asm["ptx"])),
             "local": len(re.findall(r"\b(?:ld|st)\.local", kernel.asm["ptx"])),
             "exchanges": kernel.asm["ttgir"].count("convert_layout"),
+            "waits": kernel.asm["ptx"].count("bar.sync"),
         }
         for name, kernel in every.items()
     }

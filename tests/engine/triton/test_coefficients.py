@@ -8,6 +8,7 @@ import torch
 from hf_winopt import OPTIMIZERS, create_optimizer
 from hf_winopt.engine.triton import columns
 from hf_winopt.rules import coefficients
+from hf_winopt.rules.encodings import phase
 
 STEPS = (1, 2, 3, 10, 1_000, 1_000_000)
 
@@ -47,6 +48,18 @@ def test_every_number_has_its_column():
 def test_betas_of_zero(device):
     _, row = one_step("adamw_win", 2, torch.float64, device, betas=(0.0, 0.0))
     assert row[columns.ROOT.value].item() == 1.0
+
+
+def test_the_phase_of_the_dither_is_that_of_the_host(device):
+    p = torch.nn.Parameter(torch.ones(2).to(device))
+    optimizer = create_optimizer("adamw_d", [p], backend="triton")
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    (batch,) = optimizer._ready.plan._devices[0]._batches
+    for t in (*range(2, 100), *range(1000, 10**6, 9973), 2**20, 2**24 - 1, 2**24):
+        optimizer._own_state[p]["step"].fill_(t - 1)
+        optimizer.step()
+        assert batch.coefs[0, columns.PHI.value].item() == phase(t), t
 
 
 @pytest.mark.parametrize(("every", "done", "next_step"), [(5, 4, 5), (5, 5, 1), (0, 5, 6)])

@@ -68,10 +68,22 @@ def test_another_learning_rate_gradient_or_set_of_parameters_compiles_nothing(tm
         assert not any(new[1:]), (name, new)
 
 
-def test_every_name_moves_the_bytes_that_it_says_and_no_others(tmp_path_factory, tmp_path):
-    printed_by("benchmarks.traffic", tmp_path_factory, "--json", str(tmp_path / "figures.json"))
-    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert [(row["name"], row["dtype"]) for row in rows] == list(product(OPTIMIZERS, ("float32", "bfloat16")))
+@pytest.mark.parametrize("kernel", ["adamw_win compact", "adamw_win 8bit", "adan_win2 8bit bf16"])
+def test_the_largest_of_a_block_is_found_within_a_warp(kernel, found):
+    assert found[kernel]["waits"] == 0
+
+
+AT_LEVELS = ("adamw_d", "adamw_win", "adan_win2", "lamb_win", "sgd_win", "adal")
+
+
+@pytest.mark.parametrize(("names", "states"), [(tuple(OPTIMIZERS), ("float32",)), (AT_LEVELS, ("compact", "8bit"))])
+def test_every_name_moves_the_bytes_that_it_says_and_no_others(names, states, tmp_path_factory, tmp_path):
+    file = tmp_path / "figures.json"
+    asked = ("--names", *names, "--states", *states, "--json", str(file))
+    printed_by("benchmarks.traffic", tmp_path_factory, *asked)
+    rows = json.loads(file.read_text())["rows"]
+    every = product(names, states, ("float32", "bfloat16"))
+    assert [(row["name"], row["state"], row["dtype"]) for row in rows] == list(every)
     for row in rows:
         assert row["counted"] == row["computed"], row
         assert row["launches"] <= 3

@@ -70,8 +70,8 @@ def test_the_state_that_was_replaced_can_be_freed(device):
 
     params, optimizer = make(device)
     train(params, optimizer, 0, 1)
-    held = weakref.ref(optimizer.state[params[0]]["x"])
-    optimizer.state[params[0]]["x"] = optimizer.state[params[0]]["x"].clone()
+    held = weakref.ref(optimizer.state[params[0]]["x_gap"])
+    optimizer.state[params[0]]["x_gap"] = optimizer.state[params[0]]["x_gap"].clone()
     assert held() is None
 
 
