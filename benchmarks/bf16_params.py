@@ -1,4 +1,4 @@
-"""How far training bf16 parameters strays from training float32 ones: AdamW-Win against torch's AdamW.
+"""How far training bf16 parameters strays from training float32 ones: every family, and torch's AdamW.
 
     python -m benchmarks.bf16_params --json benchmarks/results/bf16_params.json
 
@@ -16,12 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_winopt import AdamW
+from hf_winopt import AdamW, create_optimizer
 
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
+
+def _of(name: str, **options: Any) -> Make:
+    return lambda params: create_optimizer(name, params, lr=RATES.get(name, 1e-3), **options)
+
+
+RATES = {"adan": 5e-3, "lamb": 1e-2, "sgd_win": 1e-1, "adal": 1e-3}
+"""Where it is not AdamW's."""
+
 OPTIMIZERS: dict[str, Make] = {
-    "adamw_win": lambda params: AdamW(params, lr=1e-3, acceleration="win"),
+    **{name: _of(name) for name in ("adamw_win", "adamw_agr", "adam_l2", "lamb", "sgd_win", "adan", "adal")},
+    "AdamW": lambda params: AdamW(params, lr=1e-3),
+    "AdamW, keep_rounding=False": lambda params: AdamW(params, lr=1e-3, keep_rounding=False),
     "torch AdamW": lambda params: torch.optim.AdamW(params, lr=1e-3),
 }
 
@@ -45,7 +55,7 @@ def final_loss(make: Make, dtype: torch.dtype, seed: int, steps: int) -> float:
 
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * (1 - step / steps)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 - step / steps)
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()

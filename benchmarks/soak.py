@@ -103,10 +103,13 @@ class Run:
         self.optimizer.step()
 
     def tensors(self, place: int) -> dict[str, Tensor]:
-        """A parameter and its state, by name."""
+        """A parameter and what is kept of it, by name; in place of distances the sequences that they lead to."""
         p = self.params[place]
         state = {name: value for name, value in self.optimizer.state[p].items() if name != "step"}
-        return {"z": p.detach(), **state}
+        gap, y_gap = state.pop("x_gap", None), state.pop("y_gap", None)
+        x = {} if gap is None else {"x": p.detach() - gap}
+        y = {} if y_gap is None else {"y": x["x"] + y_gap}
+        return {"z": p.detach(), **state, **x, **y}
 
     def counts(self) -> list[float]:
         return sorted({self.optimizer.state[p]["step"].item() for p in self.params})
