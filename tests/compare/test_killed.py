@@ -19,13 +19,19 @@ KILLS = 20
 
 
 def start(out: str) -> multiprocessing.Process:
-    """The comparison in a process of its own, forked: it need not import torch anew each time."""
-    process = multiprocessing.get_context("fork").Process(target=_quietly, args=(out,))
+    """The comparison in a process of its own, forked: it need not import torch anew each time.
+
+    By a server without threads: of a process that has some, a copy can wait for ever for what one of them held.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_quietly, args=(out, os.getcwd()))
     process.start()
     return process
 
 
-def _quietly(out: str) -> None:
+def _quietly(out: str, folder: str) -> None:
+    os.chdir(folder)
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1), os.dup2(nothing, 2)
     os._exit(compare(*LINE, *CURSE, "--out", out))
@@ -49,7 +55,7 @@ def test_killed_twenty_times(toy):
     for kill in range(KILLS):
         process, before = start("disturbed"), finished()
         if kill % 3 == 2 and before < 10:  # so that it gets somewhere, but not to its end before the last kill
-            while finished() == before:
+            while finished() == before and process.is_alive():
                 process.join(0.05)
         process.join(chance.uniform(0, 1.5 * share))
         assert process.is_alive(), f"it was done before kill {kill}: there must be more to do"
