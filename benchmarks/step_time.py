@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", default=(), help="optimizers (default: all)")
     parser.add_argument("--backends", nargs="+", default=["auto"], help="engines (default: what suits the device)")
+    parser.add_argument("--states", nargs="+", default=["float32"], help="levels of state (default: float32)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds per optimizer (default: 9)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument(
@@ -35,7 +36,9 @@ def main() -> None:
     if args.report:
         print(report(bench.load(args.report), args.names))
         return
-    result = bench.measure(bench.make_plan(args.names, backends=args.backends, rounds=args.rounds), bench.print_times)
+    result = bench.measure(
+        bench.make_plan(args.names, backends=args.backends, rounds=args.rounds, states=args.states), bench.print_times
+    )
     if args.json:
         bench.save(args.json, result)
     print(report(result))

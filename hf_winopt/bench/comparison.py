@@ -43,8 +43,8 @@ def measure(plan: Plan, progress: Progress = lambda rows: None) -> Result:
 
     Returns:
         `shapes`, `dtype`, `tensors`, `elements`, `rounds`, `machine`, `copy_gb_per_s` (10^9 bytes a second that a copy
-        reads and writes) and `rows`. A row has `name`, `backend`, times (`median_ms`, `min_ms`, `max_ms`, `host_us`,
-        `busy_ms`), `ratio_fused` and `ratio_foreach` with their quartiles over the rounds (`ratio_fused_quartiles`),
+        reads and writes) and `rows`. A row has `name`, `backend`, `state` (ours), times (`median_ms`, `min_ms`, `max_ms`,
+        `host_us`, `busy_ms`), `ratio_fused` and `ratio_foreach` with their quartiles over the rounds (`ratio_fused_quartiles`),
         `launches` and `copies`, `bytes_per_param` and `bytes_per_step`
         (that a step must move), `copy_bytes` (what a copy moves in that time), `gb_per_s`, `share_of_copy` and
         `state_bytes`; None for what the device has not.
@@ -56,8 +56,8 @@ def measure(plan: Plan, progress: Progress = lambda rows: None) -> Result:
     with on(plan.device):
         bench = _Bench(plan)
         rows: list[Row] = []
-        for name, backend in itertools.product(plan.names, plan.backends):
-            mine = bench.rows(name, backend)
+        for name, backend, state in itertools.product(plan.names, plan.backends, plan.states):
+            mine = bench.rows(name, backend, state)
             gc.collect()  # the state that this one leaves behind
             progress(mine)
             rows += mine
@@ -87,9 +87,9 @@ class _Bench:
         }
         self.launches = {key: launches(baseline.step, plan.device) for key, baseline in self.baselines.items()}
 
-    def rows(self, name: str, backend: str) -> list[Row]:
+    def rows(self, name: str, backend: str, state: str) -> list[Row]:
         """torch's two and ours, measured in the same rounds."""
-        ours = create_optimizer(name, self.params, backend=backend, **OPTIONS)
+        ours = create_optimizer(name, self.params, backend=backend, state=state, **OPTIONS)
         fused, foreach = self.baselines.values()
         # ours between the two: how fast a machine is changes from second to second, and foreach takes a third of one
         steps: dict[str, Step] = {"fused": fused.step, backend: ours.step, "foreach": foreach.step}
@@ -102,7 +102,7 @@ class _Bench:
             rows.append({**row, "state_bytes": _state_bytes(theirs), **self.launches[key]})
         row = _times(name, backend, samples)
         row |= self._traffic(row["median_ms"], ours.bytes_per_param())
-        rows.append({**row, "state_bytes": ours.state_bytes(), **launches(ours.step, self.plan.device)})
+        rows.append({**row, "state": state, "state_bytes": ours.state_bytes(), **launches(ours.step, self.plan.device)})
         return rows
 
     def _traffic(self, milliseconds: float, bytes_per_param: float) -> Row:

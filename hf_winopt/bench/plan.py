@@ -12,6 +12,7 @@ import torch
 from .. import OPTIMIZERS, create_optimizer
 from ..engine import BACKENDS, choose, resolve
 from ..optim.registry import suggestion
+from ..rules import STATES
 from .shapes import Shape, shapes_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,6 +31,7 @@ class Plan:
         backends: of `hf_winopt.engine.BACKENDS`.
         device: where.
         rounds: how often each optimizer is timed.
+        states: levels of state, of `hf_winopt.rules.STATES`.
     """
 
     names: tuple[str, ...]
@@ -39,6 +41,7 @@ class Plan:
     backends: tuple[str, ...]
     device: torch.device
     rounds: int
+    states: tuple[str, ...] = ("float32",)
 
     @property
     def elements(self) -> int:
@@ -58,6 +61,7 @@ def make_plan(
     backends: Sequence[str] = ("auto",),
     device: str | None = None,
     rounds: int = 9,
+    states: Sequence[str] = ("float32",),
 ) -> Plan:
     """Check what is asked for.
 
@@ -68,20 +72,24 @@ def make_plan(
         backends: "auto" is what `default_backends` says for the device (default: auto).
         device: as torch names it (default: the accelerator, else the CPU).
         rounds: how often each optimizer is timed (default: 9).
+        states: levels of state (default: float32).
 
     Raises:
-        ValueError: an unknown name, shape, type, backend or device, or no rounds.
+        ValueError: an unknown name, shape, type, backend, device or level, or no rounds.
     """
     chosen = _device(device)
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be {' or '.join(DTYPES)}; got {dtype!r}")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1; got {rounds}")
+    if unknown := [state for state in states if state not in STATES]:
+        raise ValueError(f"state must be {' or '.join(STATES)}; got {unknown[0]!r}")
     engines = dict.fromkeys(e for backend in backends for e in _engines(backend, chosen))
     for name in names:
         create_optimizer(name, [torch.zeros(1, device="cpu")])  # knows what to say of a wrong name
     unique = tuple(dict.fromkeys(names or OPTIMIZERS))
-    return Plan(unique, _public(shapes), shapes_of(shapes), DTYPES[dtype], tuple(engines), chosen, rounds)
+    levels = tuple(dict.fromkeys(states))
+    return Plan(unique, _public(shapes), shapes_of(shapes), DTYPES[dtype], tuple(engines), chosen, rounds, levels)
 
 
 def default_backends(device: torch.device) -> tuple[str, ...]:

@@ -55,6 +55,11 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else three_digits(value)
 
 
+def _level(row: Row) -> str:
+    """Older figures are of float32."""
+    return "-" if row["backend"] in BASELINES else str(row.get("state", "float32"))
+
+
 def _share(row: Row) -> str:
     return f"{row['share_of_copy']:.0%}" if row.get("share_of_copy") is not None else "-"
 
@@ -62,6 +67,7 @@ def _share(row: Row) -> str:
 STEP_TIME = (
     Column("optimizer", lambda row: row["name"]),
     Column("backend", lambda row: row["backend"]),
+    Column("state", _level, "the level of state (docs/state.md)"),
     Column("ms", lambda row: milliseconds(row["median_ms"]), "one step, from an idle device until it is done"),
     Column(
         "x fused",

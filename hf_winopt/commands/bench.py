@@ -10,6 +10,7 @@ from pathlib import Path
 from hf_winopt import bench
 from hf_winopt.engine import BACKENDS
 from hf_winopt.files import check_place
+from hf_winopt.rules import STATES
 
 EPILOG = f"""
 columns:
@@ -32,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
         if args.report:
             print(bench.report(bench.load(args.report), args.names))
             return 0
-        plan = bench.make_plan(args.names, args.shapes, args.dtype, args.backends, args.device, args.rounds)
+        plan = bench.make_plan(
+            args.names, args.shapes, args.dtype, args.backends, args.device, args.rounds, args.states
+        )
         bench.check_memory(plan)
         check_place(args.json, "--json")
     except (OSError, ValueError) as error:
@@ -70,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         default=["auto"],
         metavar="BACKEND",
         help=f"{', '.join(BACKENDS)}, or what suits the device: auto (default: auto)",
+    )
+    parser.add_argument(
+        "--states",
+        nargs="+",
+        default=["float32"],
+        metavar="LEVEL",
+        help=f"levels of state: {', '.join(STATES)} (default: float32)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, xpu ... (default: the accelerator, else the CPU)")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="times that each is timed (default: 9)")

@@ -55,11 +55,11 @@ def test_the_whole_table():
     heads, _, fused, foreach, adan, lamb = cells(text)
     assert heads == [column.head for column in table.COLUMNS]
     known = ["1.00", "0.50", "28", "2.80", "3.50", "5350", "80%", "812", "4", "1", "0.500", "800"]
-    assert lamb == ["lamb", "eager", "0.523", *known]
-    assert adan == ["adan", "eager", "0.523", *known[:7], "-", "-", *known[9:]]
+    assert lamb == ["lamb", "eager", "float32", "0.523", *known]
+    assert adan == ["adan", "eager", "float32", "0.523", *known[:7], "-", "-", *known[9:]]
     # torch's are medians over those beside each name
-    assert fused == ["torch AdamW fused", "fused", "0.623", *known[:8], "5", *known[9:]]
-    assert foreach[:3] == ["torch AdamW foreach", "foreach", "14"]
+    assert fused == ["torch AdamW fused", "fused", "-", "0.623", *known[:8], "5", *known[9:]]
+    assert foreach[:4] == ["torch AdamW foreach", "foreach", "-", "14"]
     assert len({len(line) for line in text.splitlines()[2:]}) == 1
 
 
@@ -68,13 +68,13 @@ def test_figures_of_before_there_was_more_than_time():
     del old["dtype"], old["copy_gb_per_s"], old["machine"]["driver"]
     old["rows"] = [{key: row[key] for key in list(row)[:5]} for row in old["rows"]]
     assert "float32" in bench.report(old)
-    assert cells(bench.report(old))[-1] == ["lamb", "eager", "0.523", "1.00", "0.50", "28", *["-"] * 9]
+    assert cells(bench.report(old))[-1] == ["lamb", "eager", "float32", "0.523", "1.00", "0.50", "28", *["-"] * 9]
     assert step_time.report(old, ["adan"]).splitlines()[2:] == [
-        "| optimizer | backend | ms | x fused | x foreach | bytes/param |",
-        "|---|---|---|---|---|---|",
-        "| torch AdamW fused | fused | 0.623 | 1.00 | 0.50 | 28 |",
-        "| torch AdamW foreach | foreach | 14 | 1.00 | 0.50 | 28 |",
-        "| adan | eager | 0.523 | 1.00 | 0.50 | 28 |",
+        "| optimizer | backend | state | ms | x fused | x foreach | bytes/param |",
+        "|---|---|---|---|---|---|---|",
+        "| torch AdamW fused | fused | - | 0.623 | 1.00 | 0.50 | 28 |",
+        "| torch AdamW foreach | foreach | - | 14 | 1.00 | 0.50 | 28 |",
+        "| adan | eager | float32 | 0.523 | 1.00 | 0.50 | 28 |",
     ]
 
 
