@@ -43,8 +43,9 @@ def measure(plan: Plan, progress: Progress = lambda rows: None) -> Result:
 
     Returns:
         `shapes`, `dtype`, `tensors`, `elements`, `rounds`, `machine`, `copy_gb_per_s` (10^9 bytes a second that a copy
-        reads and writes) and `rows`. A row has `name`, `backend`, `state` (ours), times (`median_ms`, `min_ms`, `max_ms`,
-        `host_us`, `busy_ms`), `ratio_fused` and `ratio_foreach` with their quartiles over the rounds (`ratio_fused_quartiles`),
+        reads and writes) and `rows`. A row has `name`, `backend`, `state` (ours), times (`median_ms`, `min_ms`,
+        `max_ms`, `host_us`, `busy_ms`), `ratio_fused` and `ratio_foreach` with their quartiles over the rounds
+        (`ratio_fused_quartiles`),
         `launches` and `copies`, `bytes_per_param` and `bytes_per_step`
         (that a step must move), `copy_bytes` (what a copy moves in that time), `gb_per_s`, `share_of_copy` and
         `state_bytes`; None for what the device has not.
