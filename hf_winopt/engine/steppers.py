@@ -31,6 +31,9 @@ from .passes import (
 from .programs import Kind, Program, Request
 from .work import Work, compute_dtype
 
+Stepper = Callable[[list[Tensor]], object]
+"""Steps one parameter, given its `z`, `g` and state, flat or in blocks."""
+
 PART = 1 << 16
 """Elements of a part: small enough that what one loop writes is in the cache when the next one reads it."""
 
@@ -62,8 +65,8 @@ class Group:
         return [Request(one_pass, rule, names, self.kind) for one_pass in passes]
 
 
-def stepper(group: Group, its: Sequence[Program]) -> Callable[[list[Tensor]], None]:
-    """What steps each of a group, given its `z`, `g` and state, flat or in blocks."""
+def stepper(group: Group, its: Sequence[Program]) -> Stepper:
+    """What steps each of a group."""
     runs = [_Run(request, program, group) for request, program in zip(group.requests, its)]
     return _by_parts(group, runs) if goes_by_parts(group.rule, group.kind) else _at_once(group, runs)
 
@@ -87,10 +90,10 @@ class _Run:
         return returned
 
 
-def _at_once(group: Group, runs: Sequence[_Run]) -> Callable[[list[Tensor]], None]:
+def _at_once(group: Group, runs: Sequence[_Run]) -> Stepper:
     if not group.rule.trust_ratio:
         (whole,) = runs
-        return lambda tensors: (whole(tensors), None)[1]
+        return whole
     first, second = runs
     room = _room_for_direction(group.kind, max(map(_elements, group.works)))
 
@@ -102,7 +105,7 @@ def _at_once(group: Group, runs: Sequence[_Run]) -> Callable[[list[Tensor]], Non
     return two_passes
 
 
-def _by_parts(group: Group, runs: Sequence[_Run]) -> Callable[[list[Tensor]], None]:
+def _by_parts(group: Group, runs: Sequence[_Run]) -> Stepper:
     rule, dtype = group.rule, compute_dtype(group.kind[0])
     off = is_known(group.c.get("abs_sum", 1.0), OFF)
 

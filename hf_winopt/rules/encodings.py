@@ -197,13 +197,13 @@ LEVELS: dict[str, dict[str, Encoding]] = {
 
 # the dither ----------------------------------------------------------------------------------------------------------
 
-_GOLDEN = 0.6180339887498949
+GOLDEN = 0.6180339887498949
 _OFFSETS = [((79 * j) % BLOCK + 0.5) / BLOCK for j in range(BLOCK)]
 
 
 def phase(t: int) -> float:
     """`phi` of step `t`, in [0, 1), of 20 bits: on the host, in float64."""
-    return int((_GOLDEN * t) % 1.0 * 2**20) / 2**20
+    return int((GOLDEN * t) % 1.0 * 2**20) / 2**20
 
 
 def dither(phi: float | Tensor, device: torch.device) -> Tensor:

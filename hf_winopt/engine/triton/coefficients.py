@@ -13,7 +13,7 @@ from ...rules import encodings
 from . import columns as col
 from .arithmetic import added, number
 
-GOLDEN = tl.constexpr(encodings._GOLDEN)
+GOLDEN = tl.constexpr(encodings.GOLDEN)
 
 
 @triton.jit
