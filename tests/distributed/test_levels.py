@@ -181,3 +181,25 @@ def other_level(folder: str) -> None:
 
 def test_another_level_is_refused_with_what_to_do(tmp_path: Path) -> None:
     together(2, other_level, tmp_path, str(tmp_path / "saved"))
+
+
+def averaged() -> None:
+    """As LocalSGD does: each process goes its own way for some steps, and then all go on from the mean."""
+    for name in NAMES:
+        for level in ("float32", *LEVELS):
+            model = Weights()
+            optimizer = create_optimizer(name, model.parameters(), lr=1e-3, state=level)
+            go(model, optimizer, 3, seed=dist.get_rank())
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.add_(5.0 * dist.get_rank())
+                    dist.all_reduce(p)
+                    p.div_(2)
+            means = [p.detach().clone() for p in model.parameters()]
+            go(model, optimizer, 1, seed=9)
+            for p, mean in zip(model.parameters(), means):
+                assert 0 < (p - mean).abs().max() < 0.05, (name, level)
+
+
+def test_an_average_over_processes_stays(tmp_path: Path) -> None:
+    together(2, averaged, tmp_path)
