@@ -16,7 +16,7 @@ from .shards import (
     placed_like,
     sharing,
 )
-from .work import Work, compute_dtype, lines
+from .work import Work, compute_dtype, in_place
 
 __all__ = [
     "ACCELERATORS",
@@ -37,9 +37,9 @@ __all__ = [
     "has_no_address",
     "has_values",
     "in_blocks",
+    "in_place",
     "is_sharded",
     "like",
-    "lines",
     "local",
     "local_grad",
     "mesh_of",

@@ -31,7 +31,7 @@ def step(rule: Rule, works: list[Work]) -> None:
     for group in groups:
         step_one = stepper(group, [next(ready) for _ in group.requests])
         for work in group.works:
-            if not rule.is_blocked and (views := work.views()):
+            if views := work.views(rule.is_blocked):
                 step_one(views)
             else:
                 segment = alone(work, rule.is_blocked)

@@ -1,7 +1,8 @@
 """A pass over a parameter as machine code, the same for every size, learning rate and number of threads.
 
 It is compiled ahead of time, for a CPU, and kept on disk: a later process loads it in milliseconds, and a call costs a
-few microseconds where one of `torch.compile` costs a hundred.
+few microseconds where one of `torch.compile` costs a hundred. PyTorch compiles it; over tensors in blocks it is given
+the loops of `cpp`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from .. import rules
 from . import disk, layout, norms, passes, programs, work
+from .cpp import library, loops, operations
 from .programs import EXAMPLE, EXAMPLE_BLOCKS, Program, Request, Run
 
 
@@ -30,11 +32,12 @@ def ahead_of_time(request: Request) -> Program:
         RuntimeError: it could not be compiled.
     """
     path = compiled(request)
+    load = library.Library if request.rule.is_blocked else _load
     try:
-        return _load(path)
+        return load(path)
     except RuntimeError:  # what was kept is damaged
         path.unlink(missing_ok=True)
-        return _load(compiled(request))
+        return load(compiled(request))
 
 
 def compiled(request: Request) -> Path:
@@ -45,7 +48,8 @@ def compiled(request: Request) -> Path:
 def file_name(request: Request) -> str:
     """What a program is kept under: it says all that it was compiled for and of."""
     asked = (*request[1:], torch.__version__, disk.processor(), _sources())
-    return f"{request.one_pass.__name__}_{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.pt2"
+    kind = "so" if request.rule.is_blocked else "pt2"
+    return f"{request.one_pass.__name__}_{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.{kind}"
 
 
 def _load(path: Path) -> Program:
@@ -101,11 +105,14 @@ def _headers() -> dict[str, Any]:
 
 def _compile(request: Request, path: Path) -> None:
     _ask_ahead()
-    options = {"cpp.dynamic_threads": True, **_headers(), **Run(request).options()}
     try:
         with warnings.catch_warnings(), _undisturbed():
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of itself
             warnings.filterwarnings("ignore", "bf16 and fp16 are mixed")  # as they are to be
+            if request.rule.is_blocked:
+                library.build(loops.source(exported(request).run_decompositions()), path)
+                return
+            options = {"cpp.dynamic_threads": True, **_headers(), **Run(request).options()}
             torch._inductor.aoti_compile_and_package(
                 exported(request), package_path=str(path), inductor_configs=options
             )
@@ -119,10 +126,11 @@ def _compile(request: Request, path: Path) -> None:
 @functools.cache
 def _sources() -> str:
     """What the programs are made of, as a number: other formulas are other programs."""
-    here = (layout, norms, passes, programs, work)
+    here = (layout, library, loops, norms, operations, passes, programs, work)
     files = [
         *sorted(Path(rules.__file__).parent.glob("*.py")),
         *(Path(str(each.__file__)) for each in here),
+        library.HEADER,
         Path(__file__),
     ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -1,8 +1,8 @@
 """What is compiled: the passes of one step over a parameter, or over a part of one, composed of the rules and of sums.
 
 A pass is given `z`, `g` and state, both first widened to the type of arithmetic, and `home`, where the new `z` goes. It
-writes what it can in place. What is of two bytes it returns, behind its results: a loop that reads and writes such
-numbers in one place waits for itself. The caller copies them home.
+writes what it can in place. What is of two bytes and not in blocks it returns, behind its results: a loop of the
+compiler that reads and writes such numbers in one place waits for itself. The caller copies them home.
 """
 
 from __future__ import annotations
@@ -91,9 +91,14 @@ def written(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
     }[one_pass]
 
 
-def is_returned(dtype: torch.dtype) -> bool:
-    """Whether a pass returns a tensor of that type, and does not write it."""
-    return dtype.itemsize == 2
+def is_returned(home: Tensor) -> bool:
+    """Whether a pass returns what belongs there, and does not write it."""
+    return home.dtype.itemsize == 2 and not is_in_loops(home)
+
+
+def is_in_loops(tensor: Tensor) -> bool:
+    """Whether a tensor is in blocks, and so stepped by loops of our own (`cpp`)."""
+    return tensor.ndim == 2 and tensor.device.type == "cpu"
 
 
 def _known(c: Coefficients, abs_sum: tuple[Tensor, ...]) -> Coefficients:
@@ -114,7 +119,7 @@ def _stored(homes: State, new: State) -> list[Tensor]:
     """Write what is not returned; returns the rest in the order of `written`."""
     returned = []
     for name, home in homes.items():
-        if name in new and is_returned(home.dtype):
+        if name in new and is_returned(home):
             returned.append(new[name].to(home.dtype))
         elif name in new:
             home.copy_(new[name])

@@ -1,7 +1,7 @@
 """How the programs of a rule step one parameter: at once, or part by part, so that a part stays in the cache.
 
-Parameters of which anything is stored in blocks or in two bytes go by parts: their passes are several loops, each of
-which reads what the one before it has written.
+Parameters of which anything is stored in two bytes go by parts: their passes are several loops, each of which reads
+what the one before it has written. What is in blocks is one part, which the loops of its passes walk block by block.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .norms import total
 from .passes import (
     Pass,
     from_ratio,
+    is_in_loops,
     is_returned,
     part_from_ratio,
     part_of_abs_sum,
@@ -40,8 +41,8 @@ PART = 1 << 16
 
 def goes_by_parts(rule: Rule, kind: Kind) -> bool:
     """Whether a program of this rule is run part by part; not on an accelerator, whose programs are few and wide."""
-    halves = is_returned(kind[0]) or any(is_returned(e.dtype) for e in rule.encodings.values() if e is not FLOAT32)
-    return kind[2].type == "cpu" and (rule.is_blocked or halves)
+    types = [kind[0], *(encoding.dtype for encoding in rule.encodings.values() if encoding is not FLOAT32)]
+    return kind[2].type == "cpu" and (rule.is_blocked or any(dtype.itemsize == 2 for dtype in types))
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class _Run:
 
     def __call__(self, tensors: list[Tensor], *others: Tensor) -> Sequence[Tensor]:
         returned = self._program([self._table, *tensors, *self._given, *others])
-        homes = [tensors[place] for place in sorted(self._written) if is_returned(tensors[place].dtype)]
+        homes = [tensors[place] for place in sorted(self._written) if is_returned(tensors[place])]
         if homes:
             results = len(returned) - len(homes)
             torch._foreach_copy_(homes, list(returned[results:]))
@@ -128,9 +129,9 @@ def _by_parts(group: Group, runs: Sequence[_Run]) -> Stepper:
 
 
 def _parts(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Parts of about equal length: none of a single element."""
+    """Parts of about equal length: none of a single element. What is in blocks is one."""
     pieces = -(-tensors[0].numel() // PART)
-    if pieces == 1:
+    if pieces == 1 or is_in_loops(tensors[0]):
         return iter([tensors])
     return map(list, zip(*(tensor.tensor_split(pieces) for tensor in tensors)))
 

@@ -43,7 +43,7 @@ class Work:
         sharing: who has the rest of the parameter, if `z` is a shard of it; None if it is whole.
         suits_agr: whether AGR is for the whole parameter.
         engine: the name of the engine.
-        lines: `lines(z, *state)`, where they lie so and may be remembered.
+        ready: `in_place(rule, [z, *state])`, where it may be remembered.
     """
 
     z: Tensor
@@ -54,11 +54,11 @@ class Work:
     sharing: Sharing | None = None
     suits_agr: bool = True
     engine: str = "eager"
-    lines: list[Tensor] | None = None
+    ready: list[Tensor] | None = None
 
     def given(self, g: Tensor, c: Coefficients) -> Work:
         """The same parameter with the gradient and the coefficients of a step."""
-        return Work(self.z, self.state, g, c, self.step, self.sharing, self.suits_agr, self.engine, self.lines)
+        return Work(self.z, self.state, g, c, self.step, self.sharing, self.suits_agr, self.engine, self.ready)
 
     def joins(self) -> bool:
         """Whether the parameter can be stepped together with others: small, of plain tensors, and laid out plainly."""
@@ -67,12 +67,12 @@ class Work:
         tensors = self.tensors()
         return PLAIN.issuperset(map(type, tensors)) and all(map(Tensor.is_contiguous, tensors))
 
-    def views(self) -> list[Tensor] | None:
-        """`z`, `g` and state, one-dimensional, in one common order; None where their layouts ask for copies."""
-        if self.lines is not None and self.g.is_contiguous():
-            z, *states = self.lines
-            return [z, _line(self.g), *states]
-        return views(self.tensors())
+    def views(self, blocked: bool = False) -> list[Tensor] | None:
+        """`z`, `g` and state, one-dimensional, in one common order, or in blocks; None where that asks for copies."""
+        if self.ready is not None and self.g.is_contiguous():
+            z, *states = self.ready
+            return [z, in_blocks(self.g) if blocked else _line(self.g), *states]
+        return None if blocked else views(self.tensors())
 
     def tensors(self) -> list[Tensor]:
         """`z`, `g` and state."""
@@ -126,6 +126,16 @@ def views(tensors: list[Tensor]) -> list[Tensor] | None:
 def lines(tensors: list[Tensor]) -> list[Tensor] | None:
     """`views` of contiguous tensors; None where one of them is not."""
     return list(map(_line, tensors)) if all(map(Tensor.is_contiguous, tensors)) else None
+
+
+def in_place(rule: Rule, tensors: list[Tensor]) -> list[Tensor] | None:
+    """`z` and state of a parameter as a step of the rule takes them; None where it takes copies."""
+    if not rule.is_blocked:
+        return lines(tensors)
+    shape = tensors[0].shape
+    if not (fills_blocks(shape) and all(map(Tensor.is_contiguous, tensors))):
+        return None
+    return [in_blocks(tensor) if tensor.shape == shape else scales_in_blocks(tensor) for tensor in tensors]
 
 
 def _line(tensor: Tensor) -> Tensor:

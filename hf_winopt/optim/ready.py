@@ -49,7 +49,7 @@ def work_of(
         sharing=shard.sharing,
         suits_agr=agr_suits(param),
         engine=engine_name,
-        lines=engine.lines(apart) if remembered and not rule.is_blocked else None,
+        ready=engine.in_place(rule, apart) if remembered else None,
     )
 
 

@@ -19,6 +19,10 @@ BLOCK = 128
 LARGEST = torch.finfo(torch.float32).max
 """Scales and magnitudes are capped here. What is coded as that is infinite again: its element stands still."""
 
+SMALL, UP, DOWN = 2.0**-60, 2.0**64, 2.0**-2
+"""Blocks of a smaller scale are multiplied by `UP`, others by `DOWN`: exact, and then no reciprocal of a scale is too
+small or too large for a normal float32."""
+
 BELOW_ONE = 1 - 2.0**-22
 """What roots are multiplied by before a dithered code is rounded down: that of the largest value is below the last."""
 
@@ -47,10 +51,11 @@ class Encoding(NamedTuple):
 
 
 def _scaled(values: Tensor) -> tuple[Tensor, Tensor]:
-    """`y = |v| / a` in [0, 1], and `a`, the largest magnitude of each block; 0 where a block is 0."""
+    """`y = |v| / a` in [0, 1], by one division a block, and `a`, its largest magnitude; both 0 where a block is 0."""
     magnitudes = values.abs().clamp(max=LARGEST)
     a = magnitudes.amax(dim=-1, keepdim=True)
-    return magnitudes / torch.where(a == 0, 1.0, a), a
+    shift = torch.where(a < SMALL, UP, DOWN)
+    return magnitudes * shift * torch.where(a == 0, 0.0, 1 / (a * shift)), a
 
 
 def _up(y: Tensor, k: Tensor, r: Tensor, power: Callable[[Tensor], Tensor], unit: float) -> Tensor:
@@ -124,7 +129,7 @@ def _fourth(root: Tensor) -> Tensor:
 
 
 def _signed(values: Tensor, k: Tensor) -> Tensor:
-    return torch.where(values < 0, -k, k).to(torch.int8)
+    return torch.copysign(k, values).to(torch.int8)
 
 
 def _encode_s8(values: Tensor, r: object) -> tuple[Tensor, Tensor | None]:
@@ -140,8 +145,7 @@ def _encode_s8_dithered(values: Tensor, r: Tensor) -> tuple[Tensor, Tensor | Non
 
 def _decode_s8(codes: Tensor, a: Tensor) -> Tensor:
     root = codes.to(torch.float32) * (1 / 127)
-    magnitude = _fourth(root) * a
-    return torch.where(root < 0, -magnitude, magnitude)
+    return torch.copysign(_fourth(root) * a, root)
 
 
 # U8: unsigned, by the eighth root ------------------------------------------------------------------------------------
@@ -156,8 +160,8 @@ def _encode_u8(values: Tensor, r: Tensor) -> tuple[Tensor, Tensor | None]:
     """A code is 0 only where the whole block is: a direction divided by 0 would be 10^4 times too long."""
     y, a = _scaled(values)
     k = (y.sqrt().sqrt().sqrt() * (255 * BELOW_ONE)).floor()
-    k = _up(y, k, r, _eighth, 1 / 255).to(torch.int32)
-    return torch.maximum(k, (a > 0).to(torch.int32)).to(torch.uint8), a
+    k = _up(y, k, r, _eighth, 1 / 255)
+    return torch.maximum(k, (a > 0).to(k.dtype)).to(torch.uint8), a
 
 
 def _decode_u8(codes: Tensor, a: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two engines beside each other at a level of state."""
+"""Two engines beside each other at a level of state, each step from the same bits."""
 
 from __future__ import annotations
 
@@ -17,32 +17,55 @@ MOST = 1e-3
 """The share of codes that may flip, by one, where the last bits before them differ."""
 
 
-def stepped(backend: str, name: str, level: str, dtype: torch.dtype, steps: int, **options: Any) -> tuple[Any, Any]:
-    generator = torch.Generator().manual_seed(5)
-    params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in SHAPES]
-    optimizer = create_optimizer(name, params, lr=1e-2, weight_decay=0.1, backend=backend, state=level, **options)
-    for _ in range(steps):
-        for p in params:
-            p.grad = 1e-3 * torch.randn(p.shape, generator=generator).to(dtype)
-        optimizer.step()
-    return params, optimizer
+class Pair:
+    """The same parameters with an engine and with the eager one."""
+
+    def __init__(self, backend: str, name: str, dtype: torch.dtype, shapes: list[tuple[int, ...]], **options: Any):
+        self._generator = torch.Generator().manual_seed(5)
+        values = [torch.randn(shape, generator=self._generator).to(dtype) for shape in shapes]
+        self.ours, self.theirs = ([torch.nn.Parameter(value.clone()) for value in values] for _ in range(2))
+        options = {"lr": 1e-2, "weight_decay": 0.1, **options}
+        self.mine = create_optimizer(name, self.ours, backend=backend, **options)
+        self.eager = create_optimizer(name, self.theirs, backend="eager", **options)
+        self.flipped = self.codes = 0
+
+    def step(self) -> None:
+        """A step of both, compared; then both have what the eager one has."""
+        for p, q in zip(self.ours, self.theirs):
+            p.grad = 1e-3 * torch.randn(p.shape, generator=self._generator).to(p.dtype)
+            q.grad = p.grad.clone()
+        self.mine.step()
+        self.eager.step()
+        for p, q in zip(self.ours, self.theirs):
+            torch.testing.assert_close(p, q, rtol=1e-2 if p.dtype != torch.float32 else 1e-5, atol=2e-4)
+            assert self.mine.state[p].keys() == self.eager.state[q].keys()
+            for key, value in self.eager.state[q].items():
+                self._compare(key, self.mine.state[p][key], value)
+                self.mine.state[p][key].copy_(value)
+            p.data.copy_(q.data)
+
+    def _compare(self, key: str, own: Tensor, value: Tensor) -> None:
+        assert (own.dtype, own.shape, own.stride()) == (value.dtype, value.shape, value.stride())
+        if own.dtype in CODES:
+            apart = (own.int() - value.int()).abs()
+            self.flipped, self.codes = self.flipped + int(apart.count_nonzero()), self.codes + apart.numel()
+            far = apart[value.abs() > 4]
+            assert not far.numel() or far.max() <= 1, key
+        elif own.dtype == torch.float32:
+            torch.testing.assert_close(own, value, rtol=1e-4, atol=1e-6, msg=lambda text: f"{key}: {text}")
 
 
 def assert_as_eager(
-    backend: str, name: str, level: str, dtype: torch.dtype, steps: int = 4, **options: Any
-) -> list[Tensor]:
-    """Step by both; the parameters that the engine left."""
-    (ours, mine), (theirs, eager) = (stepped(each, name, level, dtype, steps, **options) for each in (backend, "eager"))
-    flipped = codes = 0
-    for p, q in zip(ours, theirs):
-        torch.testing.assert_close(p, q, rtol=1e-2 if dtype != torch.float32 else 1e-5, atol=2e-4)
-        assert mine.state[p].keys() == eager.state[q].keys()
-        for key, value in eager.state[q].items():
-            own = mine.state[p][key]
-            assert (own.dtype, own.shape, own.stride()) == (value.dtype, value.shape, value.stride())
-            if own.dtype in CODES:
-                apart = (own.int() - value.int()).abs()
-                flipped, codes = flipped + int(apart.count_nonzero()), codes + apart.numel()
-                assert apart[value.abs() > 4].max() <= 1, key
-    assert flipped <= MOST * max(codes, 1) + 1
-    return [p.detach() for p in ours]
+    backend: str,
+    name: str,
+    level: str,
+    dtype: torch.dtype,
+    steps: int = 4,
+    shapes: list[tuple[int, ...]] = SHAPES,
+    **options: Any,
+) -> None:
+    """Step by both, each step from the same bits."""
+    pair = Pair(backend, name, dtype, shapes, state=level, **options)
+    for _ in range(steps):
+        pair.step()
+    assert pair.flipped <= MOST * max(pair.codes, 1) + 1

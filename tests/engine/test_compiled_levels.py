@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_winopt.engine import steppers
+from hf_winopt.engine.cpp import library
 from tests.engine.leveled import assert_as_eager
+
+CHUNK = library.CHUNK
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,7 @@ from tests.engine.leveled import assert_as_eager
         ("adan_win2", "8bit", torch.bfloat16),
         ("lamb_win", "8bit", torch.float32),
         ("adal", "float32", torch.float16),
+        ("sgd_win", "compact", torch.float16),
     ],
     ids=str,
 )
@@ -23,9 +26,33 @@ def test_steps_as_eager_does(name, level, dtype):
     assert_as_eager("compile", name, level, dtype)
 
 
-def test_one_program_serves_every_size_and_part(monkeypatch):
-    whole = assert_as_eager("compile", "adamw_win_agr", "compact", torch.float32)
-    monkeypatch.setattr(steppers, "PART", 1000)
-    parts = assert_as_eager("compile", "adamw_win_agr", "compact", torch.float32)
-    for p, q in zip(whole, parts):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("rows", [CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
+def test_one_program_serves_every_size(rows, monkeypatch):
+    assert_as_eager("compile", "adamw_win_agr", "compact", torch.float32, steps=1)
+    monkeypatch.setattr(library, "build", lambda *_: pytest.fail("compiled once more"))
+    assert_as_eager("compile", "adamw_win_agr", "compact", torch.float32, steps=2, shapes=[(rows, 128)])
+
+
+def test_sums_are_the_same_by_any_number_of_threads():
+    """They are of so many blocks each, and added up in order, whoever found them."""
+    found = []
+    for threads in (1, 2, 3):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            found.append(_stepped(rows=5 * CHUNK + 3))
+        finally:
+            torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def _stepped(rows: int) -> torch.Tensor:
+    from hf_winopt import create_optimizer
+
+    generator = torch.Generator().manual_seed(7)
+    p = torch.nn.Parameter(torch.randn(rows, 128, generator=generator))
+    optimizer = create_optimizer("lamb_win", [p], lr=1e-2, weight_decay=0.1, backend="compile", state="8bit")
+    for _ in range(2):
+        p.grad = torch.randn(p.shape, generator=generator)
+        optimizer.step()
+    return p.detach()

@@ -35,6 +35,7 @@ NUMBERS = {
 BLOCK = tl.constexpr(rules.BLOCK)
 LARGEST = tl.constexpr(rules.LARGEST)
 BELOW_ONE = tl.constexpr(rules.BELOW_ONE)
+SMALL, UP, DOWN = tl.constexpr(rules.SMALL), tl.constexpr(rules.UP), tl.constexpr(rules.DOWN)
 
 
 def kept(rule: Rule) -> int:
@@ -57,7 +58,8 @@ def scaled(values):
     magnitudes = tl.where(magnitudes > LARGEST, LARGEST, magnitudes)
     # as whole numbers they have the same order, and what is no number is more than all
     a = tl.max(magnitudes.to(tl.int32, bitcast=True), axis=1, keep_dims=True).to(tl.float32, bitcast=True)
-    return divided(magnitudes, tl.broadcast_to(tl.where(a == 0, 1.0, a), magnitudes.shape)), a
+    shift = tl.where(a < SMALL, UP, DOWN)
+    return magnitudes * shift * tl.where(a == 0, 0.0, divided(tl.full(a.shape, 1.0, tl.float32), a * shift)), a
 
 
 @triton.jit
