@@ -4,15 +4,17 @@
 
 Measured is what a process holds: the storages of its parameters, its gradients and its optimizer's state, each counted
 once, on one process and on two under FSDP2 (of the two, the one that holds more). All is given in bytes for each
-parameter of the whole model.
+parameter of the whole model, whose biases are 0.4 % of it and keep float32 state at every level.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,17 +30,28 @@ from hf_winopt import OPTIMIZERS, create_optimizer
 from hf_winopt.bench.table import markdown
 from hf_winopt.files import write_json
 from hf_winopt.integrations.results import environment
+from hf_winopt.optim.levels import rule_for
+from hf_winopt.rules import STATES
 
 LAYERS, WIDTH, BATCH = 4, 256, 8
 PROCESSES = (1, 2)
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 PARTS = ("parameters", "gradients", "state")
 
+CODED = ("adamw_win", "adamw_win2", "adamw_d", "lamb_win", "sgd_win", "adan", "adan_win2")
+"""What is measured at other levels of state than float32, too."""
+
+CASES = [(name, level) for level in STATES for name in OPTIMIZERS if level == "float32" or name in CODED]
+
+
+def whole(dtype: torch.dtype, device: str) -> nn.Sequential:
+    return nn.Sequential(*[nn.Linear(WIDTH, WIDTH, device=device) for _ in range(LAYERS)]).to(dtype)
+
 
 def made(dtype: torch.dtype) -> nn.Module:
     """A model in shards if there are several processes."""
     torch.manual_seed(0)
-    model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)]).to(dtype)
+    model = whole(dtype, "cpu")
     if dist.get_world_size() > 1:
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         for layer in (*model, model):
@@ -53,10 +66,10 @@ def held(tensors: Iterable[Tensor]) -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def measure(name: str, dtype: torch.dtype) -> dict[str, float]:
+def measure(name: str, level: str, dtype: torch.dtype) -> dict[str, float]:
     """Bytes per parameter that this process holds after two steps, before the gradients are set to None."""
     model = made(dtype)
-    optimizer = create_optimizer(name, model.parameters(), lr=1e-3, weight_decay=0.1)
+    optimizer = create_optimizer(name, model.parameters(), lr=1e-3, weight_decay=0.1, state=level)
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.randn(BATCH, WIDTH, dtype=dtype)).square().mean().backward()
@@ -72,47 +85,72 @@ def work(rank: int, processes: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{processes}", rank=rank, world_size=processes)
     rows = []
-    for name in OPTIMIZERS:
+    for name, level in CASES:
         for dtype_name, dtype in DTYPES.items():
             everybodys: list[Any] = [None] * processes
-            dist.all_gather_object(everybodys, measure(name, dtype))
+            dist.all_gather_object(everybodys, measure(name, level, dtype))
             most = max(everybodys, key=lambda mine: sum(mine.values()))
-            rows.append({"name": name, "dtype": dtype_name, "processes": processes, "measured": most})
+            case = {"name": name, "level": level, "dtype": dtype_name, "processes": processes}
+            rows.append({**case, "measured": most})
     if rank == 0:
         write_json(Path(folder, f"rows{processes}.json"), rows)
     dist.destroy_process_group()
 
 
-def formula(name: str, dtype: str, processes: int = 1) -> dict[str, float]:
+@functools.cache
+def _state(name: str, level: str, dtype: str) -> float:
+    """Bytes of state for each parameter of the model, the level of each tensor as the package chooses it."""
+    asked = replace(OPTIMIZERS[name].at(level), remainder=True)
+    params = list(whole(DTYPES[dtype], "meta").parameters())
+    state = sum(p.numel() * rule_for(asked, p).state_bytes_per_param() for p in params)
+    return state / sum(p.numel() for p in params)
+
+
+def formula(name: str, dtype: str, processes: int = 1, level: str = "float32") -> dict[str, float]:
     """Bytes per parameter on each of the processes."""
     size = DTYPES[dtype].itemsize
-    whole = (size, size, OPTIMIZERS[name].state_bytes_per_param)
-    return {part: each / processes for part, each in zip(PARTS, whole)}
+    everything = (size, size, _state(name, level, dtype))
+    return {part: each / processes for part, each in zip(PARTS, everything)}
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], level: str = "float32") -> str:
     """The state alone, and parameters, gradients and state together: by formula (and measured)."""
-    measured = {(row["name"], row["dtype"], row["processes"]): row["measured"] for row in result["rows"]}
-    cases = [(dtype, processes) for dtype in DTYPES for processes in PROCESSES]
+    measured = {(row["name"], row["dtype"], row["processes"]): row["measured"] for row in _of(result, level)}
+    places = [(dtype, processes) for dtype in DTYPES for processes in PROCESSES]
     names = {1: "one process", 2: "FSDP2 on two"}
     rows = []
-    for name in OPTIMIZERS:
-        state = formula(name, "float32")["state"], measured[name, "float32", 1]["state"]
-        sums = [(sum(formula(name, *case).values()), sum(measured[(name, *case)].values())) for case in cases]
-        rows.append([name, *[f"{right:g} ({found:.2f})" for right, found in (state, *sums)]])
-    return markdown(["optimizer", "state", *[f"{dtype}, {names[processes]}" for dtype, processes in cases]], rows)
+    for name in [name for name, of in CASES if of == level]:
+        state = formula(name, "float32", 1, level)["state"], measured[name, "float32", 1]["state"]
+        sums = [
+            (sum(formula(name, *place, level).values()), sum(measured[(name, *place)].values())) for place in places
+        ]
+        rows.append([name, *[f"{right:.4g} ({found:.2f})" for right, found in (state, *sums)]])
+    heads = [f"{level}: optimizer", "state", *[f"{dtype}, {names[processes]}" for dtype, processes in places]]
+    return markdown(heads, rows)
+
+
+def _of(result: dict[str, Any], level: str) -> list[dict[str, Any]]:
+    return [row for row in result["rows"] if row["level"] == level]
 
 
 def by_size() -> str:
     """GB on each GPU for a billion parameters, by formula, for one GPU, eight, and eight machines of eight."""
-    names = sorted(OPTIMIZERS, key=lambda name: OPTIMIZERS[name].state_bytes_per_param)
     gpus = (1, 8, 64)
-    heads = ["optimizers", "state, bytes", *[f"{dtype}, {n} GPU{'s' * (n > 1)}" for dtype in DTYPES for n in gpus]]
+
+    def costs(case: tuple[str, str]) -> tuple[float, ...]:
+        name, level = case
+        return tuple(round(_state(name, level, dtype), 2) for dtype in DTYPES)
+
+    heads = ["optimizers", "level", "state, bytes (bf16)"]
+    heads += [f"{dtype}, {n} GPU{'s' * (n > 1)}" for dtype in DTYPES for n in gpus]
     rows = []
-    for state, group in groupby(names, key=lambda name: OPTIMIZERS[name].state_bytes_per_param):
-        alike = list(group)
-        costs = [sum(formula(alike[0], dtype, n).values()) for dtype in DTYPES for n in gpus]
-        rows.append([", ".join(alike), str(state), *[f"{cost:.3g}" for cost in costs]])
+    for level in STATES:
+        cases = sorted((case for case in CASES if case[1] == level), key=costs)
+        for (state, of_bf16), group in groupby(cases, key=costs):
+            alike = [name for name, _ in group]
+            sizes = [sum(formula(alike[0], dtype, n, level).values()) for dtype in DTYPES for n in gpus]
+            bytes_each = f"{state:.3g} ({of_bf16:.3g})"
+            rows.append([", ".join(alike), level, bytes_each, *[f"{size:.3g}" for size in sizes]])
     return markdown(heads, rows, aligned=False)
 
 
@@ -132,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = {"rows": rows, "layers": LAYERS, "width": WIDTH, **environment()}
     if arguments.json:
         write_json(arguments.json, result)
-    print(table(result), by_size(), sep="\n\n")
+    print(*(table(result, level) for level in STATES), by_size(), sep="\n\n")
 
 
 if __name__ == "__main__":

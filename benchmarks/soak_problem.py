@@ -28,11 +28,16 @@ class Problem:
     Args:
         dtypes: parameters of other types are left out.
         seed: of everything drawn.
+        turned: whether matrices lie the other way, their rows long enough to be stored in blocks.
     """
 
-    def __init__(self, dtypes: Sequence[torch.dtype], seed: int = 0) -> None:
+    def __init__(self, dtypes: Sequence[torch.dtype], seed: int = 0, turned: bool = False) -> None:
         self._generator = torch.Generator().manual_seed(seed)
-        kept = {name: what for name, what in SHAPES.items() if what[1] in dtypes}
+        kept = {
+            name: (shape[::-1] if turned and len(shape) == 2 else shape, dtype)
+            for name, (shape, dtype) in SHAPES.items()
+            if dtype in dtypes
+        }
         self.names, self.dtypes = list(kept), [dtype for _, dtype in kept.values()]
         self.start = [self._normal(shape).to(dtype) for shape, dtype in kept.values()]
         self._target = [self._normal(shape) for shape, _ in kept.values()]

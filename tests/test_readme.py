@@ -27,6 +27,7 @@ from benchmarks import (
 )
 from hf_winopt import OPTIMIZERS, cli
 from hf_winopt.compare import report
+from hf_winopt.rules import STATES
 from recipes.glue import side_by_side
 
 ROOT = Path(__file__).parents[1]
@@ -114,9 +115,10 @@ def test_the_table_of_sharded_steps():
 
 def test_the_tables_of_memory():
     result = json.loads((RESULTS / "sharded_memory.json").read_text())
-    assert sharded_memory.table(result) in DISTRIBUTED and sharded_memory.by_size() in DISTRIBUTED
+    assert all(sharded_memory.table(result, level) in DISTRIBUTED for level in STATES)
+    assert sharded_memory.by_size() in DISTRIBUTED
     for row in result["rows"]:
-        right = sharded_memory.formula(row["name"], row["dtype"], row["processes"])
+        right = sharded_memory.formula(row["name"], row["dtype"], row["processes"], row["level"])
         assert row["measured"] == pytest.approx(right, rel=1e-3)
 
 

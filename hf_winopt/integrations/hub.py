@@ -141,6 +141,13 @@ def _metadata(results: Mapping[str, Any]) -> ModelCardData:
     )
 
 
+_STATE_FORMS = {
+    "compact": ", that of large matrices in 16 and 8 bits (`state=compact`)",
+    "8bit": ", that of large matrices in 8 bits (`state=8bit`)",
+}
+"""What a card says of state that is kept in fewer bytes than float32."""
+
+
 def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
@@ -166,6 +173,7 @@ def _context(results: Mapping[str, Any]) -> dict[str, Any]:
         "formula": row and re.sub(r"(\d) (.+?)(?=, \d|$)", r"\1 (\2)", row.formula),
         "state_bytes": state,
         "state_megabytes": state and f"{state / 1e6:,.1f}",
+        "state_form": _STATE_FORMS.get(optimizer["options"].get("state"), ""),
         "trained_parameters": _trained(model),
         "parameters": f"{model['parameters']:,}",
         "option_table": _table(("option", "value"), _code(optimizer["options"])),

@@ -83,6 +83,19 @@ def test_what_people_read():
         assert absent not in text
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("float32", "for 110,000,000 parameters.\n"),
+        ("compact", "for 110,000,000 parameters, that of large matrices in 16 and 8 bits (`state=compact`).\n"),
+        ("8bit", "for 110,000,000 parameters, that of large matrices in 8 bits (`state=8bit`).\n"),
+    ],
+)
+def test_how_the_state_was_kept(state, said):
+    optimizer = {**RESULTS["optimizer"], "options": {"state": state}}
+    assert f"2,200.0 MB of state {said}" in str(card(optimizer=optimizer))
+
+
 def test_what_only_some_runs_have():
     text = str(card(comparison="It is a tie.", usage="print(1)", license="apache-2.0", resumed_at_step=7))
     assert (
