@@ -52,6 +52,11 @@ class Request(NamedTuple):
     kind: Kind
 
 
+def _widened(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `to` gives back, the tensor itself too, older versions of torch forbid to write to."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 class Run(torch.nn.Module):
     """A pass as the compiler wants it: a module whose only argument is a list of tensors."""
 
@@ -67,8 +72,8 @@ class Run(torch.nn.Module):
         c: rules.Coefficients = dict(zip(self.names, table.unbind()))
         given = rest[len(state) :]
         if self.rule.dithers:
-            c["dither"] = given.pop(0)
-        return self.one_pass(self.rule, c, z, z.to(dtype), g.to(dtype), state, *given)
+            c["dither"], *given = given
+        return self.one_pass(self.rule, c, z, _widened(z, dtype), _widened(g, dtype), state, *given)
 
     def examples(self) -> list[Tensor]:
         """Tensors such as it will be called with."""

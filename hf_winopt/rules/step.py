@@ -75,7 +75,13 @@ def _dither(c: Coefficients, device: torch.device) -> Tensor:
 
 
 def _in_place(rule: Rule, state: State, out: State) -> State:
-    """Where new values can go: what was decoded is nobody else's, and what is stored as it is, where `out` says."""
+    """Where new values can go: what was decoded is nobody else's, and what is stored as it is, where `out` says.
+
+    Without an `out` nowhere: a compiler finds such places itself, and older ones do not bear what writes over a decoded
+    tensor.
+    """
+    if not out:
+        return {}
     return {
         key: value for key, value in state.items() if rule.encodings[_stored_as(rule, key)] is not FLOAT32 or key in out
     }
