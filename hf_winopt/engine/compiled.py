@@ -15,9 +15,9 @@ import torch
 from ..rules import OFF, Coefficients, Rule, is_known
 from . import eager
 from .layout import blocks_per_row
-from .programs import Kind
+from .programs import Kind, in_loops
 from .ready import programs
-from .steppers import Group, goes_by_parts, stepper
+from .steppers import Group, stepper
 from .work import Work, alone
 
 FEW = 1 / 16
@@ -55,7 +55,7 @@ def _groups(rule: Rule, works: list[Work]) -> Iterator[Group]:
         if work.z.numel() and not _is_single(rule, work):
             alike[work.z.dtype, work.g.dtype, work.z.device][id(work.c)].append(work)
     for kind, of_kind in alike.items():
-        if goes_by_parts(rule, kind):  # to which AGR that is off is a sum of 0
+        if in_loops(rule, kind):  # to which AGR that is off is a sum of 0
             yield from (Group(rule, mine[0].c, kind, mine) for mine in of_kind.values())
             continue
         few_off = _few_are_off(of_kind.values())

@@ -1,8 +1,7 @@
 """A pass over a parameter as machine code, the same for every size, learning rate and number of threads.
 
 It is compiled ahead of time, for a CPU, and kept on disk: a later process loads it in milliseconds, and a call costs a
-few microseconds where one of `torch.compile` costs a hundred. PyTorch compiles it; over tensors in blocks it is given
-the loops of `cpp`.
+few microseconds where one of `torch.compile` costs a hundred. PyTorch's compiler makes it, or the loops of `cpp`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def ahead_of_time(request: Request) -> Program:
         RuntimeError: it could not be compiled.
     """
     path = compiled(request)
-    load = library.Library if request.rule.is_blocked else _load
+    load = library.Library if request.in_loops else _load
     try:
         return load(path)
     except RuntimeError:  # what was kept is damaged
@@ -48,7 +47,7 @@ def compiled(request: Request) -> Path:
 def file_name(request: Request) -> str:
     """What a program is kept under: it says all that it was compiled for and of."""
     asked = (*request[1:], torch.__version__, disk.processor(), _sources())
-    kind = "so" if request.rule.is_blocked else "pt2"
+    kind = "so" if request.in_loops else "pt2"
     return f"{request.one_pass.__name__}_{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.{kind}"
 
 
@@ -109,7 +108,7 @@ def _compile(request: Request, path: Path) -> None:
         with warnings.catch_warnings(), _undisturbed():
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of itself
             warnings.filterwarnings("ignore", "bf16 and fp16 are mixed")  # as they are to be
-            if request.rule.is_blocked:
+            if request.in_loops:
                 library.build(loops.source(exported(request).run_decompositions()), path)
                 return
             options = {"cpp.dynamic_threads": True, **_headers(), **Run(request).options()}

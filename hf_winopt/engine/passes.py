@@ -1,8 +1,8 @@
 """What is compiled: the passes of one step over a parameter, or over a part of one, composed of the rules and of sums.
 
 A pass is given `z`, `g` and state, both first widened to the type of arithmetic, and `home`, where the new `z` goes. It
-writes what it can in place. What is of two bytes and not in blocks it returns, behind its results: a loop of the
-compiler that reads and writes such numbers in one place waits for itself. The caller copies them home.
+writes what it can in place. What is of two bytes it returns on an accelerator, behind its results, and the caller
+copies it home; on a CPU such tensors are stepped by loops of our own (`cpp`), in blocks and in place.
 """
 
 from __future__ import annotations
@@ -93,12 +93,7 @@ def written(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
 
 def is_returned(home: Tensor) -> bool:
     """Whether a pass returns what belongs there, and does not write it."""
-    return home.dtype.itemsize == 2 and not is_in_loops(home)
-
-
-def is_in_loops(tensor: Tensor) -> bool:
-    """Whether a tensor is in blocks, and so stepped by loops of our own (`cpp`)."""
-    return tensor.ndim == 2 and tensor.device.type == "cpu"
+    return home.dtype.itemsize == 2 and home.device.type != "cpu"
 
 
 def _known(c: Coefficients, abs_sum: tuple[Tensor, ...]) -> Coefficients:

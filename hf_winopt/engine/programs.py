@@ -43,6 +43,15 @@ def others(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
     return tuple(name for name in names if name != "abs_sum" or rule.transform != "none")
 
 
+def in_loops(rule: Rule, kind: Kind) -> bool:
+    """Whether loops of our own (`cpp`) step such parameters, in blocks: on a CPU, what is coded or of two bytes.
+
+    The compiler's loops read and write numbers of two bytes slowly, and in older versions leave out what rounds them.
+    """
+    types = [kind[0], *(encoding.dtype for encoding in rule.encodings.values() if encoding is not FLOAT32)]
+    return kind[2].type == "cpu" and (rule.is_blocked or any(dtype.itemsize == 2 for dtype in types))
+
+
 class Request(NamedTuple):
     """What a program is compiled for: a pass of a rule, the names of its coefficients, and a kind of tensors."""
 
@@ -50,6 +59,11 @@ class Request(NamedTuple):
     rule: Rule
     names: tuple[str, ...]
     kind: Kind
+
+    @property
+    def in_loops(self) -> bool:
+        """Whether it is made of loops of our own."""
+        return in_loops(self.rule, self.kind)
 
 
 def _widened(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -63,6 +77,7 @@ class Run(torch.nn.Module):
     def __init__(self, request: Request) -> None:
         super().__init__()
         self.one_pass, self.rule, self.names, self.kind = request
+        self.blocked = self.rule.is_blocked or request.in_loops
         self.state_names = tuple(self.rule.kept)
 
     def forward(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -78,9 +93,9 @@ class Run(torch.nn.Module):
     def examples(self) -> list[Tensor]:
         """Tensors such as it will be called with."""
         z_dtype, g_dtype, device = self.kind
-        blocked, arithmetic = self.rule.is_blocked, compute_dtype(z_dtype)
+        arithmetic = compute_dtype(z_dtype)
         wide = functools.partial(torch.ones, dtype=arithmetic, device=device)
-        size = (EXAMPLE_BLOCKS, BLOCK) if blocked else (EXAMPLE,)
+        size = (EXAMPLE_BLOCKS, BLOCK) if self.blocked else (EXAMPLE,)
         state = [
             torch.ones(
                 (EXAMPLE_BLOCKS, 1) if name not in self.rule.encodings else size,

@@ -1,25 +1,20 @@
-"""How the programs of a rule step one parameter: at once, or part by part, so that a part stays in the cache.
-
-Parameters of which anything is stored in two bytes go by parts: their passes are several loops, each of which reads
-what the one before it has written. What is in blocks is one part, which the loops of its passes walk block by block.
-"""
+"""How the programs of a rule step one parameter: by PyTorch's compiler at once, by loops of our own in blocks."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..rules import BLOCK, FLOAT32, OFF, Coefficients, Rule, dither, is_known, trust_ratio
+from ..rules import BLOCK, OFF, Coefficients, Rule, dither, is_known, trust_ratio
 from .layout import blocks_per_row
 from .norms import total
 from .passes import (
     Pass,
     from_ratio,
-    is_in_loops,
     is_returned,
     part_from_ratio,
     part_of_abs_sum,
@@ -29,20 +24,11 @@ from .passes import (
     whole_step,
     written,
 )
-from .programs import Kind, Program, Request
+from .programs import Kind, Program, Request, in_loops
 from .work import Work, compute_dtype
 
 Stepper = Callable[[list[Tensor]], object]
 """Steps one parameter, given its `z`, `g` and state, flat or in blocks."""
-
-PART = 1 << 16
-"""Elements of a part: small enough that what one loop writes is in the cache when the next one reads it."""
-
-
-def goes_by_parts(rule: Rule, kind: Kind) -> bool:
-    """Whether a program of this rule is run part by part; not on an accelerator, whose programs are few and wide."""
-    types = [kind[0], *(encoding.dtype for encoding in rule.encodings.values() if encoding is not FLOAT32)]
-    return kind[2].type == "cpu" and (rule.is_blocked or any(dtype.itemsize == 2 for dtype in types))
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Group:
     def requests(self) -> list[Request]:
         """The programs that step them, in order."""
         rule, names = self.rule, tuple(_in_table(self.c))
-        if goes_by_parts(rule, self.kind):
+        if in_loops(rule, self.kind):
             sums = [part_of_abs_sum] if rule.transform != "none" else []
             passes: list[Pass] = [*sums, *([part_to_norms, part_from_ratio] if rule.trust_ratio else [part_of_step])]
         else:
@@ -69,7 +55,7 @@ class Group:
 def stepper(group: Group, its: Sequence[Program]) -> Stepper:
     """What steps each of a group."""
     runs = [_Run(request, program, group) for request, program in zip(group.requests, its)]
-    return _by_parts(group, runs) if goes_by_parts(group.rule, group.kind) else _at_once(group, runs)
+    return _in_blocks(group, runs) if in_loops(group.rule, group.kind) else _at_once(group, runs)
 
 
 class _Run:
@@ -106,12 +92,12 @@ def _at_once(group: Group, runs: Sequence[_Run]) -> Stepper:
     return two_passes
 
 
-def _by_parts(group: Group, runs: Sequence[_Run]) -> Stepper:
+def _in_blocks(group: Group, runs: Sequence[_Run]) -> Stepper:
     rule, dtype = group.rule, compute_dtype(group.kind[0])
-    off = is_known(group.c.get("abs_sum", 1.0), OFF)
+    off, names = is_known(group.c.get("abs_sum", 1.0), OFF), ("z", "g", *rule.kept)
 
     def passes(tensors: list[Tensor]) -> None:
-        parts, its = list(_parts(tensors)), list(runs)
+        parts, its = _parts(names, tensors), list(runs)
         sums: list[Tensor] = []
         if rule.transform != "none":
             find = its.pop(0)
@@ -124,16 +110,41 @@ def _by_parts(group: Group, runs: Sequence[_Run]) -> Stepper:
         (move,) = its
         for part in parts:
             move(part, *sums)
+        _take_home(tensors, parts)
 
     return passes
 
 
-def _parts(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Parts of about equal length: none of a single element. What is in blocks is one."""
-    pieces = -(-tensors[0].numel() // PART)
-    if pieces == 1 or is_in_loops(tensors[0]):
-        return iter([tensors])
-    return map(list, zip(*(tensor.tensor_split(pieces) for tensor in tensors)))
+def _whole_blocks(tensors: list[Tensor]) -> int:
+    """How many elements of flat tensors are stepped where they are; a compiler that traces asks for two blocks."""
+    whole = tensors[0].numel() // BLOCK * BLOCK
+    return whole if whole >= 2 * BLOCK else 0
+
+
+def _parts(names: Sequence[str], tensors: list[Tensor]) -> list[list[Tensor]]:
+    """A parameter in blocks; if it is flat, its whole blocks, and a copy of what is left, filled up.
+
+    What fills up is 0, and 1 where a direction is divided by it: so it adds nothing to any sum.
+    """
+    if tensors[0].ndim == 2:
+        return [tensors]
+    whole = _whole_blocks(tensors)
+    parts = [[tensor[:whole].view(-1, BLOCK) for tensor in tensors]] if whole else []
+    if whole < tensors[0].numel():
+        rest = [tensor.new_full((2 * BLOCK,), float(name == "exp_avg_sq")) for name, tensor in zip(names, tensors)]
+        for copy, tensor in zip(rest, tensors):
+            copy[: tensor.numel() - whole] = tensor[whole:]
+        parts.append([copy.view(2, BLOCK) for copy in rest])
+    return parts
+
+
+def _take_home(tensors: list[Tensor], parts: list[list[Tensor]]) -> None:
+    """Write back what was stepped in a copy; of all but the gradient, which is the second."""
+    whole = _whole_blocks(tensors)
+    if tensors[0].ndim == 1 and whole < tensors[0].numel():
+        for place, (tensor, copy) in enumerate(zip(tensors, parts[-1])):
+            if place != 1:
+                tensor[whole:] = copy.view(-1)[: tensor.numel() - whole]
 
 
 def _in_table(c: Coefficients) -> Coefficients:

@@ -43,7 +43,11 @@ class Pair:
             assert (~close).sum() <= MOST * p.numel() and (p - q).abs().max() <= LR
             assert self.mine.state[p].keys() == self.eager.state[q].keys()
             for key, value in self.eager.state[q].items():
-                self._compare(key, self.mine.state[p][key], value)
+                own = self.mine.state[p][key]
+                if key == "x_gap" and own.dtype == torch.float32:  # where z rounds otherwise, so does it: x is the same
+                    self._compare("x", p.detach().float() - own, q.detach().float() - value)
+                else:
+                    self._compare(key, own, value)
                 self.mine.state[p][key].copy_(value)
             p.data.copy_(q.data)
 
