@@ -21,6 +21,7 @@ from benchmarks import (
     sharded_memory,
     sharded_step,
     soak,
+    state_quality,
     step_time,
     traffic,
     transformer_xl,
@@ -120,6 +121,10 @@ def test_the_tables_of_memory():
     for row in result["rows"]:
         right = sharded_memory.formula(row["name"], row["dtype"], row["processes"], row["level"])
         assert row["measured"] == pytest.approx(right, rel=1e-3)
+
+
+def test_the_table_of_what_levels_cost_in_quality():
+    assert state_quality.table() in (ROOT / "docs" / "state.md").read_text(encoding="utf-8")
 
 
 def test_every_launch_configuration_is_described():
