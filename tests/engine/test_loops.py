@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_winopt import create_optimizer
-from hf_winopt.engine.cpp import loops
+from hf_winopt.engine.cpp import library, loops
 
 
 def source_of(operation: Callable[[Tensor], Tensor]) -> str:
@@ -74,3 +74,12 @@ def _left_by(backend: str, level: str, value: float) -> list[Tensor]:
             p.grad[0, 7] = value
         optimizer.step()
     return [p.detach(), *(v for key, v in optimizer.state[p].items() if key.endswith("_scale"))]
+
+
+@pytest.mark.parametrize("content", [b"", b"no library"])
+def test_what_is_no_library_is_said_as_what_is_no_program(tmp_path, content):
+    """It is then compiled anew, as any program that was damaged."""
+    path = tmp_path / "loops.so"
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"loops\.so cannot be loaded"):
+        library.Library(path)
