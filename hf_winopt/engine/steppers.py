@@ -101,8 +101,8 @@ def _in_blocks(group: Group, runs: Sequence[_Run]) -> Stepper:
         sums: list[Tensor] = []
         if rule.transform != "none":
             find = its.pop(0)
-            found = torch.zeros((), dtype=dtype) if off else total([find(part)[0] for part in parts]).to(dtype)
-            sums = [found]
+            nothing = torch.zeros((), dtype=dtype, device="cpu")
+            sums = [nothing if off else total([find(part)[0] for part in parts]).to(dtype)]
         if rule.trust_ratio:
             find = its.pop(0)
             w, r = total([torch.stack(list(find(part, *sums))) for part in parts]).sqrt().unbind()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_winopt.engine.cpp import library
+from hf_winopt import create_optimizer
+from hf_winopt.engine.cpp import library, loops
 from tests.engine.leveled import assert_as_eager
 
-CHUNK = library.CHUNK
+CHUNK = loops.CHUNK
 
 
 @pytest.mark.parametrize(
@@ -47,8 +48,6 @@ def test_sums_are_the_same_by_any_number_of_threads():
 
 
 def _stepped(rows: int) -> torch.Tensor:
-    from hf_winopt import create_optimizer
-
     generator = torch.Generator().manual_seed(7)
     p = torch.nn.Parameter(torch.randn(rows, 128, generator=generator))
     optimizer = create_optimizer("lamb_win", [p], lr=1e-2, weight_decay=0.1, backend="compile", state="8bit")
@@ -56,3 +55,22 @@ def _stepped(rows: int) -> torch.Tensor:
         p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
     return p.detach()
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "dtype"),
+    [("lamb_win", "8bit", torch.float32), ("adamw_agr", "compact", torch.float32), ("lamb", "float32", torch.bfloat16)],
+    ids=str,
+)
+def test_sums_do_not_land_on_the_default_device(name, level, dtype):
+    """Where they had no memory, or another's."""
+    found = []
+    for device in ("cpu", "meta"):
+        params = [torch.nn.Parameter(torch.ones(size, dtype=dtype)) for size in ((64, 128), (300,))]
+        optimizer = create_optimizer(name, params, lr=1e-2, weight_decay=0.1, backend="compile", state=level)
+        for p in params:
+            p.grad = torch.full_like(p, 0.1)
+        with torch.device(device):
+            optimizer.step()
+        found.append(params)
+    assert all(map(torch.equal, *found))

@@ -35,7 +35,10 @@ def test_one_walk_up_to_a_maximum_and_one_with_it():
     [
         (torch.sin, "aten.sin.default"),
         (lambda values: values**3, "aten.pow.Tensor_Scalar"),
-        (lambda values: values / values.amax(dim=-1, keepdim=True), "which may be negative"),
+        (lambda values: values / values.amax(dim=-1, keepdim=True), "aten.amax.default"),
+        (lambda values: values / values.abs().amax(dim=0, keepdim=True), "aten.amax.default"),
+        (lambda values: values / values.sum(dim=-1, keepdim=True), "aten.sum.dim_IntList"),
+        (lambda values: values.to(torch.int32).to(values.dtype), "aten._to_copy.default"),
     ],
 )
 def test_what_they_do_not_know_is_named(operation, named):

@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-HEADER = Path(__file__).with_name("vectors.h")
+from .loops import CHUNK
 
-CHUNK = 256
-"""Blocks that a thread takes at a time, and that one sum is taken of: as in `vectors.h`."""
+HEADER = Path(__file__).with_name("vectors.h")
 
 _FLAGS = ("-ffp-contract=fast", "-ftree-loop-vectorize", "-Wno-psabi")
 """Beside PyTorch's: a product and a sum may be one instruction, and where loops read bytes they become vectors."""
@@ -65,7 +64,14 @@ class Library:
     def __call__(self, tensors: list[Tensor]) -> Sequence[Tensor]:
         blocks = tensors[1].shape[0]
         chunks = -(-blocks // CHUNK)
-        sums = torch.zeros(chunks, self._results, dtype=torch.float64)
-        addresses = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-        self._run(addresses, sums.data_ptr(), blocks, max(min(torch.get_num_threads(), chunks), 1))
+        sums = torch.zeros(chunks, self._results, dtype=torch.float64, device="cpu")
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        if 0 in addresses:
+            raise RuntimeError(f"tensor {addresses.index(0)} of a step has no memory: {tensors[addresses.index(0)]!r}")
+        self._run(
+            (ctypes.c_void_p * len(addresses))(*addresses),
+            sums.data_ptr(),
+            blocks,
+            max(min(torch.get_num_threads(), chunks), 1),
+        )
         return sums.sum(0).unbind() if self._results else ()

@@ -19,9 +19,12 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ...rules import BLOCK
-from .operations import COMPARISONS, EXPRESSIONS, TYPES, operands, rough_roots
+from .operations import COMPARISONS, EXPRESSIONS, FRAME, TYPES, operands, rough_roots
 
 aten = torch.ops.aten
+
+CHUNK = 256
+"""Blocks that a thread takes at a time, and that one sum is taken of."""
 
 
 class Width(IntEnum):
@@ -173,6 +176,8 @@ class _Writer:
 
     def _convert(self, node: Node) -> None:
         (given,), to = operands(node), node.meta["val"].dtype
+        if to not in TYPES:
+            raise self._unknown(node)
         place, value = self._place_of(node), self._value(given, self._place_of(node))
         if given in self._masks:
             value = f"one_where({value})"
@@ -182,8 +187,8 @@ class _Writer:
 
     def _maximum(self, node: Node) -> None:
         (values, *_), place = operands(node), self._place_of(node)
-        if values.target not in (aten.abs.default, aten.clamp.default):
-            raise NotImplementedError(f"the maximum of {values.format_node()}, which may be negative")
+        if values.target not in (aten.abs.default, aten.clamp.default) or operands(node)[1:] != ([-1], True):
+            raise self._unknown(node)  # of numbers that may be negative, or not of a block
         walk = self._walk(place)
         walk.before.append(f"V {node.name}_ = V(0);")
         walk.inside.append(f"{node.name}_ = larger({node.name}_, {self._value(values, place)});")
@@ -191,6 +196,8 @@ class _Writer:
         self._place[node] = _Place(Width.EACH_BLOCK, place.walk + 1)
 
     def _sum(self, node: Node) -> None:
+        if operands(node)[1] or node.meta["val"].dtype != torch.float64:
+            raise self._unknown(node)
         place, walk = self._place_of(node), self._walk(self._place_of(node))
         walk.before.append(f"V {node.name}_ = V(0);")
         walk.inside.append(f"{node.name}_ = {node.name}_ + {self._value(operands(node)[0], place)};")
@@ -212,7 +219,7 @@ class _Writer:
 
     def _compute(self, node: Node) -> None:
         if node.target not in EXPRESSIONS or node.kwargs:
-            raise NotImplementedError(f"{node.format_node()} as a loop over blocks")
+            raise self._unknown(node)
         place = self._place_of(node)
         values = (self._value(operand, place) for operand in operands(node))
         self._define(node, place, EXPRESSIONS[node.target].format(*values))
@@ -220,9 +227,12 @@ class _Writer:
     def _power(self, node: Node) -> None:
         base, exponent = operands(node)
         if exponent != 2:
-            raise NotImplementedError(f"{node.format_node()} as a loop over blocks")
+            raise self._unknown(node)
         place = self._place_of(node)
         self._define(node, place, "{0} * {0}".format(self._value(base, place)))
+
+    def _unknown(self, node: Node) -> NotImplementedError:
+        return NotImplementedError(f"{node.format_node()} as a loop over blocks")
 
     def _nothing(self, node: Node) -> None:
         pass
@@ -256,7 +266,9 @@ class _Writer:
         tensors = [f"{kind}* const t{i} = static_cast<{kind}*>(tensors[{i}]);" for i, kind in enumerate(types)]
         waiting = [f"V {node.name}_waits[VECTORS];" for node in self._waiting]
         walks = [line for walk in self._walks for line in self._loop(walk)]
-        return _TEXT.format(
+        return FRAME.format(
+            elements=BLOCK,
+            chunk=CHUNK,
             results=len(self._sums),
             once="\n  ".join([*tensors, *self._once]),
             block="\n      ".join([*waiting, *walks]),
@@ -269,23 +281,3 @@ class _Writer:
             inside += [line, *(kept for start, kept in keep.items() if line.startswith(start))]
         loop = ["#pragma GCC unroll 8", "for (int j = 0; j < VECTORS; ++j) {", *(f"  {line}" for line in inside), "}"]
         return [*walk.before, *(loop if inside else []), *walk.after]
-
-
-_TEXT = """\
-#include "vectors.h"
-
-extern "C" const int results = {results};
-
-extern "C" void run(void* const* tensors, double* sums, int64_t blocks, int threads) {{
-  {once}
-  const int64_t chunks = (blocks + CHUNK - 1) / CHUNK;
-  #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {{
-    double* const found = sums + results * chunk;
-    const int64_t end = chunk + 1 < chunks ? CHUNK * (chunk + 1) : blocks;
-    for (int64_t b = CHUNK * chunk; b < end; ++b) {{
-      {block}
-    }}
-  }}
-}}
-"""

@@ -40,6 +40,29 @@ COMPARISONS: dict[Any, str] = {
     aten.eq.Scalar: "eq({0}, {1})",
 }
 
+FRAME = """\
+#include "vectors.h"
+
+constexpr int BLOCK = {elements}, VECTORS = BLOCK / WIDTH;
+constexpr int64_t CHUNK = {chunk};
+
+extern "C" const int results = {results};
+
+extern "C" void run(void* const* tensors, double* sums, int64_t blocks, int threads) {{
+  {once}
+  const int64_t chunks = (blocks + CHUNK - 1) / CHUNK;
+  #pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {{
+    double* const found = sums + results * chunk;
+    const int64_t end = chunk + 1 < chunks ? CHUNK * (chunk + 1) : blocks;
+    for (int64_t b = CHUNK * chunk; b < end; ++b) {{
+      {block}
+    }}
+  }}
+}}
+"""
+"""The whole of a source."""
+
 
 def operands(node: Node) -> tuple[Any, ...]:
     """What an operation is given: nodes and numbers."""

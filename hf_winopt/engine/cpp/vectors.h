@@ -7,9 +7,6 @@
 
 using V = at::vec::Vectorized<float>;
 constexpr int WIDTH = V::size();
-constexpr int BLOCK = 128;           // elements that share a scale
-constexpr int VECTORS = BLOCK / WIDTH;
-constexpr int64_t CHUNK = 256;       // blocks that a thread takes at a time, and that one sum is taken of
 
 inline V read(const float* p) { return V::loadu(p); }
 inline void write(float* p, V v) { v.store(p); }
