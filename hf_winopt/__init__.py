@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .integrations.cards import WinOptCardCallback
     from .integrations.names import register_optimizer
     from .integrations.training_arguments import WinOptTrainingArguments
-    from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, create_optimizer
+    from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, NAdamW, create_optimizer
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "NAdamW",
     "WinOptArguments",
     "WinOptCardCallback",
     "WinOptTrainingArguments",
@@ -37,7 +38,9 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("LAMB", "OPTIMIZERS", "SGD", "AdaL", "Adam", "AdamW", "Adan", "create_optimizer"), ".optim"),
+    **dict.fromkeys(
+        ("LAMB", "OPTIMIZERS", "SGD", "AdaL", "Adam", "AdamW", "Adan", "NAdamW", "create_optimizer"), ".optim"
+    ),
     "WinOptArguments": ".integrations.arguments",
     "WinOptCardCallback": ".integrations.cards",
     "WinOptTrainingArguments": ".integrations.training_arguments",

@@ -12,13 +12,14 @@ import numpy as np
 Array = np.ndarray
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "moments": ("adam", "adan", "sgd"),
+    "moments": ("adam", "nadam", "adan", "sgd"),
     "transform": ("none", "agr", "adal"),
     "acceleration": ("none", "win", "win2"),
     "decay": ("decoupled", "proximal", "l2", "in_update"),
 }
 MOMENTS: dict[str, tuple[str, ...]] = {
     "adam": ("exp_avg", "exp_avg_sq"),
+    "nadam": ("exp_avg", "exp_avg_sq"),
     "adan": ("exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad"),
     "sgd": ("momentum_buffer",),
 }
@@ -49,6 +50,7 @@ class Spec:
     maximize: bool = False
     restart_every: int = 0
     inverse_sqrt_lr: bool = False
+    momentum_decay: float = 4e-3
 
 
 def norm(a: Array) -> float:
@@ -75,6 +77,17 @@ def adam(h: Array, s: Array, t: int, state: dict[str, Array], spec: Spec) -> Arr
     v = b2 * state["exp_avg_sq"] + (1 - b2) * s**2
     state.update(exp_avg=m, exp_avg_sq=v)
     return (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + spec.eps)
+
+
+def nadam(h: Array, s: Array, t: int, state: dict[str, Array], spec: Spec) -> Array:
+    """Section 2, NAdam: the momentum of the next step, and of the present gradient the rest."""
+    b1, b2 = spec.betas
+    mu = [b1 * (1 - 0.5 * 0.96 ** (k * spec.momentum_decay)) for k in range(1, t + 2)]
+    m = b1 * state["exp_avg"] + (1 - b1) * h
+    v = b2 * state["exp_avg_sq"] + (1 - b2) * s**2
+    state.update(exp_avg=m, exp_avg_sq=v)
+    ahead = mu[t] * m / (1 - np.prod(mu)) + (1 - mu[t - 1]) * h / (1 - np.prod(mu[:t]))
+    return ahead / (np.sqrt(v / (1 - b2**t)) + spec.eps)
 
 
 def adan(h: Array, s: Array, t: int, state: dict[str, Array], spec: Spec) -> Array:
@@ -182,7 +195,7 @@ class Oracle:
 
         # Sections 1 and 2: transform, moments, direction.
         h, s = transform(g, t, spec)
-        u = {"adam": adam, "adan": adan, "sgd": sgd}[spec.moments](h, s, t, state, spec)
+        u = {"adam": adam, "nadam": nadam, "adan": adan, "sgd": sgd}[spec.moments](h, s, t, state, spec)
         if spec.decay == "in_update":
             u = u + lam * z
         if spec.trust_ratio:
@@ -200,6 +213,7 @@ LAMB = Spec(decay="in_update", trust_ratio=True, eps=1e-6)
 SGD = Spec(moments="sgd", decay="l2")
 ADAN = Spec(moments="adan", decay="proximal", betas=(0.98, 0.92, 0.99))
 ADAL = Spec(transform="adal", decay="l2")
+NADAMW = Spec(moments="nadam", decay="decoupled", weight_decay=0.01)
 
 SPECS: dict[str, Spec] = {
     "adamw_win": replace(ADAMW, acceleration="win", decay="proximal"),
@@ -226,4 +240,5 @@ SPECS: dict[str, Spec] = {
     "adal": ADAL,
     "adal_win": replace(ADAL, acceleration="win"),
     "adal_win2": replace(ADAL, acceleration="win2"),
+    "nadamw": NADAMW,
 }

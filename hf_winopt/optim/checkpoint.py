@@ -26,8 +26,8 @@ FOREIGN = ("amsgrad", "decoupled_weight_decay", *OF_TORCH)
 _TENSORS = {"max_exp_avg_sq", ROUNDING}.union(
     *(moments.state_names for moments in MOMENTS.values()), *(movement.state_names for movement in MOVEMENTS.values())
 )
-_OURS = {"step", *OLDER, *_TENSORS, *map(scale_of, _TENSORS)}
-"""What a rule keeps, or torch's Adam; whatever else is kept of a parameter is somebody else's, and stays."""
+_OURS = {"step", "mu_product", *OLDER, *_TENSORS, *map(scale_of, _TENSORS)}
+"""What a rule keeps, or torch's Adam and NAdam; whatever else is kept of a parameter is somebody else's, and stays."""
 
 
 def fitted(optimizer: Grouped, incoming: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[Any, Any]]:

@@ -135,6 +135,7 @@ CHECKS: dict[str, Check] = {
     "weight_decay_gamma": kept_share,
     "momentum": fraction,
     "dampening": fraction,
+    "momentum_decay": non_negative,
     "nesterov": flag,
     "acceleration": one_of(*ACCELERATIONS),
     "reckless_steps": reckless_steps,

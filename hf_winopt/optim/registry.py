@@ -15,6 +15,7 @@ from .adal import AdaL
 from .adam import LAMB, Adam, AdamW
 from .adan import Adan
 from .base import RuleOptimizer
+from .nadam import NAdamW
 from .options import OF_TORCH
 from .sgd import SGD
 
@@ -25,6 +26,7 @@ PAPERS = {
     "AGR": "An Adaptive Gradient Regularization Method (2024)",
     "AdaL": "AdaL: Adaptive Gradient Transformation Contributes to Convergences and Generalizations (2021)",
     "AdamW-D": "Towards Understanding Convergence and Generalization of AdamW (2024)",
+    "NAdam": "Incorporating Nesterov Momentum into Adam (ICLR Workshop 2016)",
     "LAMB": "Large Batch Optimization for Deep Learning: Training BERT in 76 Minutes (ICLR 2020)",
 }
 
@@ -127,6 +129,7 @@ _ROWS = (
     Row("adal", AdaL, ("AdaL",), "small image classifiers, as in its paper"),
     Row("adal_win", AdaL, ("AdaL", "Win"), "unpublished: AdaL accelerated by Win", WIN),
     Row("adal_win2", AdaL, ("AdaL", "Win2"), "unpublished: AdaL accelerated by Win2", WIN2),
+    Row("nadamw", NAdamW, ("NAdam",), "the rival of adamw_win: Nesterov's look ahead, without more state"),
 )
 
 OPTIMIZERS: dict[str, Row] = {row.name: row for row in _ROWS}
@@ -155,7 +158,7 @@ def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimize
     Args:
         name: one of `OPTIMIZERS` (`hf-winopt list` prints them).
         params: parameters or parameter groups, as for any torch optimizer.
-        options: keyword arguments of the optimizer's class (`AdamW`, `Adam`, `LAMB`, `SGD`, `Adan`, `AdaL`).
+        options: keyword arguments of the optimizer's class (`AdamW`, `Adam`, `LAMB`, `SGD`, `Adan`, `AdaL`, `NAdamW`).
 
     Raises:
         ValueError: an unknown name, or an option that contradicts the name or is refused by the class.

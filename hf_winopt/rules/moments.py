@@ -2,12 +2,13 @@
 
 A kind of moments is four things: the names of its state, its coefficients at step `t` (float64, on the host), how the
 state takes in a transformed gradient, and the direction. `h` is that gradient, `s` what feeds Adam's second moment and
-nesterov's look ahead; Adan takes `h` in every line. `out` holds the tensors that take the new state, by name, and is
+nesterov's look ahead; Adan takes `h` in every line, and so does NAdam's look ahead. `out` holds the tensors that take the new state, by name, and is
 empty where the new state is to be new tensors.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ State = dict[str, Tensor]
 class Moments(NamedTuple):
     """One kind of moments; see the module.
 
-    `reach` says how many times the largest `|h|` so far what is squared can be; 0 where nothing is.
+    `ahead` says which gradient of this step the direction takes besides the moments, "h" or "s"; "" where none. `reach`
+    says how many times the largest `|h|` so far what is squared can be; 0 where nothing is.
     """
 
     state_names: tuple[str, ...]
@@ -31,6 +33,7 @@ class Moments(NamedTuple):
     advance: Callable[[Coefficients, Tensor, Tensor, State, State], State]
     direction: Callable[[Coefficients, Tensor, State], Tensor]
     reach: Callable[[Mapping[str, Any]], float]
+    ahead: str = ""
 
 
 def _quotient(numerator: Tensor, second_moment: Tensor, c: Coefficients) -> Tensor:
@@ -55,12 +58,55 @@ def adam_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State
     }
 
 
-def adam_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+def adam_direction(c: Coefficients, ahead: Tensor, state: State) -> Tensor:
     return _quotient(state["exp_avg"], state["exp_avg_sq"], c)
 
 
 def adam_reach(hyper: Mapping[str, Any]) -> float:
     return 1.0  # s
+
+
+# NAdam: Adam's moments, and Nesterov's look ahead at the next step's --------------------------------------------------
+
+DECAY_OF_NADAM = 0.96
+"""Dozat's constant: `mu_t = b1 (1 - 0.5 * 0.96^(t momentum_decay))`."""
+
+LONG_OF_NADAM = 1024
+"""After so many steps `mu_1 ... mu_t` is too small to change `1 - mu_1 ... mu_t`, or `mu_t` has become `b1`."""
+
+
+def _mu(beta1: float, momentum_decay: float, t: int) -> float:
+    return beta1 * (1 - 0.5 * DECAY_OF_NADAM ** (t * momentum_decay))
+
+
+@functools.lru_cache(maxsize=64)  # all parameters of a group ask for the same
+def _product_of_mu(beta1: float, momentum_decay: float, t: int) -> float:
+    """`M_t = mu_1 ... mu_t`, from the step alone, so that nothing is kept of it."""
+    product = 1.0
+    for k in range(1, min(t, LONG_OF_NADAM) + 1):
+        product *= _mu(beta1, momentum_decay, k)
+        if product < 2.0**-60:
+            break  # 1 - M is 1 from here on
+    return product * beta1 ** max(t - LONG_OF_NADAM, 0)
+
+
+def nadam_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
+    beta1, beta2, decay = hyper["betas"][0], hyper["betas"][1], hyper["momentum_decay"]
+    product = _product_of_mu(beta1, decay, t)
+    next_mu = _mu(beta1, decay, t + 1)
+    of_m, of_h = next_mu / (1 - product * next_mu), (1 - _mu(beta1, decay, t)) / (1 - product)
+    return {
+        "m": 1 - beta1,
+        "v": 1 - beta2,
+        "m_in_u": of_m / of_h,
+        "root": 1 / (of_h * math.sqrt(1 - beta2**t)),
+        "floor": hyper["eps"] / of_h,
+    }
+
+
+def nadam_direction(c: Coefficients, ahead: Tensor, state: State) -> Tensor:
+    """Both sides of the quotient are divided by what `h` is multiplied by, which is never 0."""
+    return _quotient(add_scaled(ahead, state["exp_avg"], c["m_in_u"]), state["exp_avg_sq"], c)
 
 
 # Adan --------------------------------------------------------------------------------------------------------------
@@ -94,7 +140,7 @@ def adan_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State
     }
 
 
-def adan_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+def adan_direction(c: Coefficients, ahead: Tensor, state: State) -> Tensor:
     return _quotient(add_scaled(state["exp_avg"], state["exp_avg_diff"], c["d_in_u"]), state["exp_avg_sq"], c)
 
 
@@ -114,12 +160,12 @@ def momentum_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: S
     return {"momentum_buffer": add_scaled(scaled(state["momentum_buffer"], c["mu"], into), h, c["fresh"], into)}
 
 
-def momentum_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
+def momentum_direction(c: Coefficients, ahead: Tensor, state: State) -> Tensor:
     return state["momentum_buffer"]
 
 
-def nesterov_direction(c: Coefficients, s: Tensor, state: State) -> Tensor:
-    return add_scaled(s, state["momentum_buffer"], c["mu"])
+def nesterov_direction(c: Coefficients, ahead: Tensor, state: State) -> Tensor:
+    return add_scaled(ahead, state["momentum_buffer"], c["mu"])
 
 
 def momentum_reach(hyper: Mapping[str, Any]) -> float:
@@ -132,9 +178,10 @@ _SGD = ("momentum_buffer",)
 
 MOMENTS = {
     "adam": Moments(_ADAM, adam_coefficients, adam_advance, adam_direction, adam_reach),
+    "nadam": Moments(_ADAM, nadam_coefficients, adam_advance, nadam_direction, adam_reach, "h"),
     "adan": Moments(_ADAN, adan_coefficients, adan_advance, adan_direction, adan_reach),
     "momentum": Moments(_SGD, momentum_coefficients, momentum_advance, momentum_direction, momentum_reach),
-    "nesterov": Moments(_SGD, momentum_coefficients, momentum_advance, nesterov_direction, momentum_reach),
+    "nesterov": Moments(_SGD, momentum_coefficients, momentum_advance, nesterov_direction, momentum_reach, "s"),
 }
 
 

@@ -28,7 +28,7 @@ class Rule:
 
     Args:
         transform: "none", "agr" or "adal" (docs/math.md, section 1).
-        moments: "adam", "adan", "momentum" or "nesterov" (section 2).
+        moments: "adam", "nadam", "adan", "momentum" or "nesterov" (section 2).
         acceleration: "none", "win" or "win2" (section 3).
         decay: "decoupled", "proximal", "l2" or "in_update"; "decoupled" not under Win and Win2.
         trust_ratio: scale the direction by `||w|| / ||r||` per parameter (LAMB).
@@ -146,7 +146,7 @@ class Rule:
         moved = 3 * param + 2 * sum(kept.values())
         if self.trust_ratio:  # a second pass: the moments again, and in the first what the norm is taken of, z or z - d
             moved += moments + param + (kept[self.gaps[0]] if self.gaps else 0)
-            moved += param if self.moments == "nesterov" else 0
+            moved += param if self.moments_kind.ahead else 0
         if self.transform != "none" and transform:
             moved += 2 * param if l2 else param
         return moved
@@ -170,7 +170,7 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: Coefficient
 
     Args:
         hyper: `lr`, `weight_decay`, and what the rule's moments and movement ask (`betas`, `eps`, `momentum`,
-            `dampening`, `reckless_steps`); optionally `weight_decay_gamma` (1) and `inverse_sqrt_lr` (False).
+            `dampening`, `momentum_decay`, `reckless_steps`); optionally `weight_decay_gamma` (1) and `inverse_sqrt_lr` (False).
         t: the step of the parameter, the first is 1.
         grad: what the gradient is multiplied by: sign, unscaling and clipping together; a tensor where the host does
             not know it.

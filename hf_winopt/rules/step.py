@@ -34,8 +34,8 @@ def _with_decay(lam: Coefficient, tensor: Tensor, z: Tensor) -> Tensor:
     return tensor if is_known(lam, 0.0) else add_scaled(tensor, z, lam)
 
 
-def _direction(rule: Rule, c: Coefficients, z: Tensor, s: Tensor, moments: State) -> Tensor:
-    r = rule.moments_kind.direction(c, s, moments)
+def _direction(rule: Rule, c: Coefficients, z: Tensor, h: Tensor, s: Tensor, moments: State) -> Tensor:
+    r = rule.moments_kind.direction(c, h if rule.moments_kind.ahead == "h" else s, moments)
     return _with_decay(c.get("in_update", 0.0), r, z)
 
 
@@ -94,7 +94,7 @@ def _advance(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, ou
     """`(moments, r)`, of values."""
     h, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
     moments = rule.moments_kind.advance(c, h, s, state, out)
-    return moments, _direction(rule, c, z, s, moments)
+    return moments, _direction(rule, c, z, h, s, moments)
 
 
 def advance(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out: State = NEW) -> tuple[State, Tensor]:
@@ -110,10 +110,10 @@ def advance(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State, out
 
 def direction_again(rule: Rule, c: Coefficients, z: Tensor, g: Tensor, state: State) -> Tensor:
     """The direction of `advance` from moments already advanced: recomputing it is cheaper than storing it (LAMB)."""
-    s = g
-    if rule.moments == "nesterov":
-        _, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
-    return _direction(rule, c, z, s, read(rule, state))
+    h = s = g
+    if rule.moments_kind.ahead:
+        h, s = transformed(rule.transform, gradient(c, z, g), c.get("abs_sum", OFF))
+    return _direction(rule, c, z, h, s, read(rule, state))
 
 
 def w_of(rule: Rule, z: Tensor, state: State) -> Tensor:

@@ -6,14 +6,18 @@ host: `1 - beta^t` in float32 would lose digits in the first steps.
 
 from __future__ import annotations
 
+import math
+
 import triton
 import triton.language as tl
 
-from ...rules import encodings
+from ...rules import encodings, moments
 from . import columns as col
 from .arithmetic import added, number
 
 GOLDEN = tl.constexpr(encodings.GOLDEN)
+LOG2_DECAY_OF_NADAM = tl.constexpr(math.log2(moments.DECAY_OF_NADAM))
+LONG_OF_NADAM = tl.constexpr(moments.LONG_OF_NADAM)
 
 
 @triton.jit
@@ -35,6 +39,41 @@ def adam_coefficients(c, hyper, t):
     put(c, col.V, 1 - number(hyper, col.BETA + 1))
     put(c, col.ROOT, bc1 / tl.sqrt(bc2))
     put(c, col.FLOOR, number(hyper, col.EPS) * bc1)
+
+
+@triton.jit
+def mu(hyper, t):
+    """NAdam's `mu_t`, of one step or of many."""
+    halving = tl.exp2(t * (number(hyper, col.MOMENTUM_DECAY) * LOG2_DECAY_OF_NADAM))
+    return number(hyper, col.BETA) * (1 - 0.5 * halving)
+
+
+@triton.jit
+def times(a, b):
+    return a * b
+
+
+@triton.jit
+def product_of_mu(hyper, t):
+    """`M_t = mu_1 ... mu_t`, all factors at once."""
+    k = tl.arange(1, LONG_OF_NADAM + 1).to(tl.float64)
+    product = tl.reduce(tl.where(k <= t, mu(hyper, k), 1.0), 0, times)
+    rest = tl.where(t > LONG_OF_NADAM, t - LONG_OF_NADAM, 0.0)
+    return product * power(number(hyper, col.LOG2_BETA), rest)
+
+
+@triton.jit
+def nadam_coefficients(c, hyper, t):
+    product = product_of_mu(hyper, t)
+    next_mu = mu(hyper, t + 1)
+    of_m = next_mu / (1 - product * next_mu)
+    of_h = (1 - mu(hyper, t)) / (1 - product)
+    bc2 = 1 - power(number(hyper, col.LOG2_BETA + 1), t)
+    put(c, col.M, 1 - number(hyper, col.BETA))
+    put(c, col.V, 1 - number(hyper, col.BETA + 1))
+    put(c, col.M_IN_U, of_m / of_h)
+    put(c, col.ROOT, 1 / (of_h * tl.sqrt(bc2)))
+    put(c, col.FLOOR, number(hyper, col.EPS) / of_h)
 
 
 @triton.jit
@@ -147,6 +186,8 @@ def coefficients(
 
     if MOMENTS == "adam":
         adam_coefficients(c, hyper, t)
+    if MOMENTS == "nadam":
+        nadam_coefficients(c, hyper, t)
     if MOMENTS == "adan":
         adan_coefficients(c, hyper, t)
     if (MOMENTS == "momentum") | (MOMENTS == "nesterov"):

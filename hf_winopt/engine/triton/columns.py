@@ -46,7 +46,8 @@ MAX_GRAD_NORM = tl.constexpr(17)
 SIGN = tl.constexpr(18)
 INVERSE_SQRT_LR = tl.constexpr(19)
 BEARS = tl.constexpr(20)  # the largest norm of all gradients with which a step is taken
-HYPER = tl.constexpr(21)
+MOMENTUM_DECAY = tl.constexpr(21)
+HYPER = tl.constexpr(22)
 
 # a parameter's coefficients (float32; float64 for float64 parameters), computed on the device each step --------------
 
@@ -74,4 +75,5 @@ WIN2 = tl.constexpr(20)
 WIN2_STEP = tl.constexpr(21)
 WIN2_Y = tl.constexpr(22)
 PHI = tl.constexpr(23)
-COEFFICIENTS = tl.constexpr(24)
+M_IN_U = tl.constexpr(24)
+COEFFICIENTS = tl.constexpr(25)

@@ -28,6 +28,11 @@ def adam_direction(c, exp_avg, exp_avg_sq):
 
 
 @triton.jit
+def nadam_direction(c, h, exp_avg, exp_avg_sq):
+    return quotient(h + number(c, col.M_IN_U) * exp_avg, exp_avg_sq, c)
+
+
+@triton.jit
 def adan_advance(c, h, exp_avg, exp_avg_diff, exp_avg_sq, prev_grad):
     further = number(c, col.DIFFERENCE) != 0  # not the first step, and not the first after a restart
     exp_avg = tl.where(further, exp_avg, 0.0)

@@ -18,6 +18,7 @@ from .moments import (
     adan_advance,
     adan_direction,
     momentum_advance,
+    nadam_direction,
     nesterov_direction,
 )
 from .movement import decoupled_move, proximal_move, win2_move, win_move
@@ -46,7 +47,7 @@ def direction(
     So that it is the same, the first takes it from what the second will read; one pass, from what is not rounded yet.
     """
     h, s = transformed(TRANSFORM, gradient(c, z, g, DECAY), abs_sum)
-    if MOMENTS == "adam":
+    if (MOMENTS == "adam") | (MOMENTS == "nadam"):
         exp_avg = read(row, at, mask, lines, some, 0, KEPT, TYPE, ALIGNED)
         exp_avg_sq = read(row, at, mask, lines, some, 1, KEPT, TYPE, ALIGNED)
         if PASS != "second":
@@ -56,7 +57,10 @@ def direction(
             if PASS == "first":
                 exp_avg = exp_avg_again
                 exp_avg_sq = exp_avg_sq_again
-        u = adam_direction(c, exp_avg, exp_avg_sq)
+        if MOMENTS == "nadam":
+            u = nadam_direction(c, h, exp_avg, exp_avg_sq)
+        else:
+            u = adam_direction(c, exp_avg, exp_avg_sq)
     elif MOMENTS == "adan":
         exp_avg = read(row, at, mask, lines, some, 0, KEPT, TYPE, ALIGNED)
         exp_avg_diff = read(row, at, mask, lines, some, 1, KEPT, TYPE, ALIGNED)

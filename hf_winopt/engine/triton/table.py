@@ -118,6 +118,7 @@ def hyper_row(group: Mapping[str, Any], lr: float, lr_at: int, bears: float | No
         -1.0 if group["maximize"] else 1.0,
         bool(group.get("inverse_sqrt_lr")),
         min(math.inf if bears is None else bears, sys.float_info.max),  # infinite is none
+        group.get("momentum_decay", 0.0),
     )
 
 

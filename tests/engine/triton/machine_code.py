@@ -66,6 +66,7 @@ def main() -> None:
         "adamw_win unaligned": step("adam", "win", ALIGNED=False),
         "adamw_win bf16": step("adam", "win", **half),
         "adan": step("adan", "proximal"),
+        "nadamw 8bit": step("nadam", "decoupled", "8bit"),
         "adan_win2 bf16": step("adan", "win2", **half),
         "adamw_win compact": step("adam", "win", "compact"),
         "adamw_win 8bit": step("adam", "win", "8bit"),
@@ -87,6 +88,10 @@ def main() -> None:
         "coefficients": compiled(
             coefficients.coefficients, TRANSFORM="agr", MOMENTS="adan", MOVEMENT="win2", DECAY="l2", NORMED=True,
             SKIPS=True, SCALED=True, STOPPABLE=True, BLOCK=table.BLOCK,
+        ),
+        "coefficients nadam": compiled(
+            coefficients.coefficients, TRANSFORM="none", MOMENTS="nadam", MOVEMENT="decoupled", DECAY="decoupled",
+            NORMED=False, SKIPS=False, SCALED=False, STOPPABLE=False, BLOCK=table.BLOCK,
         ),
     }  # fmt: skip
     found = {

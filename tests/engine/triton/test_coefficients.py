@@ -10,7 +10,7 @@ from hf_winopt.engine.triton import columns
 from hf_winopt.rules import coefficients
 from hf_winopt.rules.encodings import phase
 
-STEPS = (1, 2, 3, 10, 1_000, 1_000_000)
+STEPS = (1, 2, 3, 10, 1_000, 1_024, 1_025, 1_000_000)
 
 
 def one_step(name, t, dtype, device, **options):
@@ -26,7 +26,7 @@ def one_step(name, t, dtype, device, **options):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2.0**-24)], ids=str)
-@pytest.mark.parametrize("name", ["adamw_d", "adamw_win2", "adan_win2", "sgd_win", "adam_l2_d"])
+@pytest.mark.parametrize("name", ["adamw_d", "adamw_win2", "adan_win2", "sgd_win", "adam_l2_d", "nadamw"])
 def test_bias_corrections_and_all_other_numbers(name, dtype, tolerance, device):
     for t in STEPS:
         optimizer, row = one_step(name, t, dtype, device, lr=3e-4, weight_decay=0.3)

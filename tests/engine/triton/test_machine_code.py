@@ -58,7 +58,7 @@ def test_bf16_is_rounded_to_the_nearest(found):
 def test_operations_are_not_contracted_registers_suffice_and_threads_exchange_nothing(found):
     for name, kernel in found.items():
         assert (kernel["local"], kernel["exchanges"]) == (0, 0), name
-        if name != "coefficients":  # whose powers are a library's
+        if not name.startswith("coefficients"):  # whose powers are a library's
             assert kernel["contracted"] == 0, name
 
 
