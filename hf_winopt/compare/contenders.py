@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hf_winopt.compare import rates
 from hf_winopt.integrations import parsing
+from hf_winopt.optim.composed import COMPOSED
 from hf_winopt.optim.registry import OPTIMIZERS, suggestion
 
 # transformers' own whose rate is known beside AdamW's: an expression for the start of the name, and the multiple.
@@ -44,7 +45,7 @@ class Contender:
     @property
     def is_ours(self) -> bool:
         """Whether it is of this package, and not transformers' own."""
-        return self.name in OPTIMIZERS
+        return self.name in OPTIMIZERS or self.name in COMPOSED
 
 
 def parse(optims: str, lrs: str, adamw_lr: float) -> tuple[Contender, ...]:
@@ -95,8 +96,8 @@ def _check_name(name: str) -> None:
 
 
 def _scale(label: str, name: str) -> float:
-    if name in OPTIMIZERS:
-        return OPTIMIZERS[name].lr_scale
+    if known := OPTIMIZERS.get(name) or COMPOSED.get(name):
+        return known.lr_scale
     for pattern, scale in _SCALES.items():
         if re.match(pattern, name):
             return scale

@@ -7,12 +7,27 @@ copies it home; on a CPU such tensors are stepped by loops of our own (`cpp`), i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..rules import OFF, Coefficients, Rule, State, advance, apply, direction_again, gradient, move, trust_ratio, w_of
+from ..rules import (
+    FLOAT32,
+    OFF,
+    Coefficients,
+    Rule,
+    State,
+    advance,
+    apply,
+    arrive,
+    direction_again,
+    gradient,
+    leave,
+    move,
+    trust_ratio,
+    w_of,
+)
 from .norms import needs_sum, widest
 
 Pass = Callable[..., list[Tensor]]
@@ -76,6 +91,37 @@ def part_from_ratio(
     return _stored({"z": home, **state}, {"z": new_z, **distances})
 
 
+# around another optimizer's step -------------------------------------------------------------------------------------
+
+
+def before_base(
+    rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, *waits: Tensor
+) -> list[Tensor]:
+    """The parameter becomes `x`; what waits goes to `waits`, and to the distances that are not in codes."""
+    x, waiting = leave(rule, c, z, state)
+    places = waiting_places(rule, state, waits)
+    return _stored({"z": home, **places}, {"z": x, **waiting})
+
+
+def after_base(
+    rule: Rule, c: Coefficients, home: Tensor, z: Tensor, g: Tensor, state: State, *waits: Tensor
+) -> list[Tensor]:
+    """The parameter, which another optimizer has left at `x'`, becomes the new `z`."""
+    new_z, distances = arrive(rule, c, z, waiting_places(rule, state, waits), home=home.dtype)
+    return _stored({"z": home, **state}, {"z": new_z, **distances})
+
+
+def waits_apart(rule: Rule) -> tuple[str, ...]:
+    """The distances in codes: what waits for them is in tensors of their own, in this order."""
+    return tuple(name for name in rule.gaps if rule.encoding(name) is not FLOAT32)
+
+
+def waiting_places(rule: Rule, state: State, waits: Sequence[Tensor]) -> State:
+    """Where what waits lies, by the names of the distances as values (`x_gap`, `y_gap`)."""
+    places = {**state, **dict(zip(waits_apart(rule), waits))}
+    return {value: places[name] for value, name in zip(rule.movement.state_names, rule.gaps)}
+
+
 def written(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
     """What a pass writes or returns, in order."""
     moments = tuple(name for name in rule.kept if name.removesuffix("_scale") in rule.moments_kind.state_names)
@@ -88,6 +134,8 @@ def written(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
         from_ratio: ("z", *distances),
         part_from_ratio: ("z", *distances),
         part_of_abs_sum: (),
+        before_base: ("z", *rule.gaps),
+        after_base: ("z", *distances),
     }[one_pass]
 
 

@@ -39,6 +39,8 @@ _OTHERS: dict[Pass, tuple[str, ...]] = {
 
 def others(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
     """What a pass is given beside the parameter: a tensor of its size ("direction"), or a single number."""
+    if one_pass in (passes.before_base, passes.after_base):
+        return ("direction",) * len(passes.waits_apart(rule))
     names = _OTHERS.get(one_pass, ())
     return tuple(name for name in names if name != "abs_sum" or rule.transform != "none")
 

@@ -62,7 +62,7 @@ class _Run:
     """A program with what is the same for all parameters; it copies home what the program returns of them."""
 
     def __init__(self, request: Request, program: Program, group: Group) -> None:
-        self._program, self._table = program, _table(_in_table(group.c), group.kind)
+        self._program, self._table = program, table_of(_in_table(group.c), group.kind)
         self._given = [dither(group.c["phi"], group.kind[2])] if group.rule.dithers else []
         places = {"z": 0, **{name: 2 + i for i, name in enumerate(group.rule.kept)}}
         self._written = [places[name] for name in written(request.one_pass, group.rule)]
@@ -97,7 +97,7 @@ def _in_blocks(group: Group, runs: Sequence[_Run]) -> Stepper:
     off, names = is_known(group.c.get("abs_sum", 1.0), OFF), ("z", "g", *rule.kept)
 
     def passes(tensors: list[Tensor]) -> None:
-        parts, its = _parts(names, tensors), list(runs)
+        parts, its = parts_of(names, tensors), list(runs)
         sums: list[Tensor] = []
         if rule.transform != "none":
             find = its.pop(0)
@@ -110,7 +110,7 @@ def _in_blocks(group: Group, runs: Sequence[_Run]) -> Stepper:
         (move,) = its
         for part in parts:
             move(part, *sums)
-        _take_home(tensors, parts)
+        take_home(tensors, parts)
 
     return passes
 
@@ -121,7 +121,7 @@ def _whole_blocks(tensors: list[Tensor]) -> int:
     return whole if whole >= 2 * BLOCK else 0
 
 
-def _parts(names: Sequence[str], tensors: list[Tensor]) -> list[list[Tensor]]:
+def parts_of(names: Sequence[str], tensors: list[Tensor]) -> list[list[Tensor]]:
     """A parameter in blocks; if it is flat, its whole blocks, and a copy of what is left, filled up.
 
     What fills up is 0, and 1 where a direction is divided by it: so it adds nothing to any sum.
@@ -138,7 +138,7 @@ def _parts(names: Sequence[str], tensors: list[Tensor]) -> list[list[Tensor]]:
     return parts
 
 
-def _take_home(tensors: list[Tensor], parts: list[list[Tensor]]) -> None:
+def take_home(tensors: list[Tensor], parts: list[list[Tensor]]) -> None:
     """Write back what was stepped in a copy; of all but the gradient, which is the second."""
     whole = _whole_blocks(tensors)
     if tensors[0].ndim == 1 and whole < tensors[0].numel():
@@ -152,7 +152,7 @@ def _in_table(c: Coefficients) -> Coefficients:
     return {name: value for name, value in c.items() if name != "phi"}
 
 
-def _table(c: Coefficients, kind: Kind) -> Tensor:
+def table_of(c: Coefficients, kind: Kind) -> Tensor:
     """The coefficients, in one tensor beside the parameters."""
     numbers = [0.0 if isinstance(value, Tensor) else value for value in c.values()]
     table = (

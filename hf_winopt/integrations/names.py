@@ -13,6 +13,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from hf_winopt.optim import registry
+from hf_winopt.optim.composed import COMPOSED
 
 Factory = Callable[..., Optimizer]
 
@@ -48,7 +49,10 @@ class Entry:
         return type(self.name, (Optimizer,), {"__new__": __new__, "__doc__": make.__doc__})
 
 
-_entries = {row.name: Entry(row.name, row.cls, row.fixed, row.defaults) for row in registry.OPTIMIZERS.values()}
+_entries = {
+    **{row.name: Entry(row.name, row.cls, row.fixed, row.defaults) for row in registry.OPTIMIZERS.values()},
+    **{row.name: Entry(row.name, row.make, row.fixed, row.defaults) for row in COMPOSED.values()},
+}
 
 
 def lookup(name: str) -> Entry | None:

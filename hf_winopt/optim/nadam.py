@@ -17,8 +17,8 @@ class NAdamW(RuleOptimizer):
     """NAdam with decoupled weight decay, plain, or accelerated by Win or Win2, or on gradients regularized by AGR.
 
     Without acceleration it is `torch.optim.NAdam(decoupled_weight_decay=True)`: the direction takes the momentum of the
-    next step, and of the present gradient the rest. Like Win it looks ahead, but keeps nothing for it: AdamW's 8 bytes a
-    parameter. torch keeps the product of the momenta `mu_1 ... mu_t` as state; here it follows from the step count.
+    next step, and of the present gradient the rest. Like Win it looks ahead, but keeps nothing for it: AdamW's 8 bytes
+    a parameter. torch keeps the product of the momenta `mu_1 ... mu_t` as state; here it follows from the step count.
 
     Args: as `AdamW`, and:
         momentum_decay: how fast the momentum grows to beta1: `mu_t = beta1 (1 - 0.5 * 0.96^(t momentum_decay))`; >= 0.

@@ -129,7 +129,7 @@ _ROWS = (
     Row("adal", AdaL, ("AdaL",), "small image classifiers, as in its paper"),
     Row("adal_win", AdaL, ("AdaL", "Win"), "unpublished: AdaL accelerated by Win", WIN),
     Row("adal_win2", AdaL, ("AdaL", "Win2"), "unpublished: AdaL accelerated by Win2", WIN2),
-    Row("nadamw", NAdamW, ("NAdam",), "the rival of adamw_win: Nesterov's look ahead, without more state"),
+    Row("nadamw", NAdamW, ("NAdam",), "the rival of Win: looks ahead for no state"),
 )
 
 OPTIMIZERS: dict[str, Row] = {row.name: row for row in _ROWS}

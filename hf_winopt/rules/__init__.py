@@ -1,6 +1,7 @@
 """The mathematics of every optimizer here, written once, as pure functions of tensors."""
 
 from .arithmetic import Coefficient, Coefficients, is_known
+from .around import RESPONSE, around_coefficients, arrive, leave
 from .encodings import BLOCK, FLOAT32, REMAINDER, S8, U8, U16, Encoding, dither
 from .moments import MOMENTS, State, trust_ratio
 from .movement import MOVEMENTS
@@ -17,6 +18,7 @@ __all__ = [
     "MOVEMENTS",
     "OFF",
     "REMAINDER",
+    "RESPONSE",
     "ROUNDING",
     "S8",
     "STATES",
@@ -32,12 +34,15 @@ __all__ = [
     "agr_ends",
     "agr_suits",
     "apply",
+    "around_coefficients",
+    "arrive",
     "coefficients",
     "direction_again",
     "dither",
     "gradient",
     "is_known",
     "largest_norm",
+    "leave",
     "move",
     "scale_of",
     "trust_ratio",

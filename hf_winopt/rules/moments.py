@@ -2,8 +2,8 @@
 
 A kind of moments is four things: the names of its state, its coefficients at step `t` (float64, on the host), how the
 state takes in a transformed gradient, and the direction. `h` is that gradient, `s` what feeds Adam's second moment and
-nesterov's look ahead; Adan takes `h` in every line, and so does NAdam's look ahead. `out` holds the tensors that take the new state, by name, and is
-empty where the new state is to be new tensors.
+nesterov's look ahead; Adan takes `h` in every line, and NAdam's look ahead takes it too. `out` holds the tensors that
+take the new state, by name, and is empty where the new state is to be new tensors.
 """
 
 from __future__ import annotations
@@ -172,6 +172,21 @@ def momentum_reach(hyper: Mapping[str, Any]) -> float:
     return 0.0
 
 
+# none: another optimizer takes the step (section 3b) -----------------------------------------------------------------
+
+
+def no_coefficients(hyper: Mapping[str, Any], t: int) -> dict[str, float]:
+    return {}
+
+
+def no_advance(c: Coefficients, h: Tensor, s: Tensor, state: State, out: State) -> State:
+    return {}
+
+
+def no_direction(c: Coefficients, ahead: Tensor, state: State) -> Tensor:
+    raise NotImplementedError("the direction is another optimizer's")
+
+
 _ADAM = ("exp_avg", "exp_avg_sq")
 _ADAN = ("exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad")
 _SGD = ("momentum_buffer",)
@@ -182,6 +197,7 @@ MOMENTS = {
     "adan": Moments(_ADAN, adan_coefficients, adan_advance, adan_direction, adan_reach),
     "momentum": Moments(_SGD, momentum_coefficients, momentum_advance, momentum_direction, momentum_reach),
     "nesterov": Moments(_SGD, momentum_coefficients, momentum_advance, nesterov_direction, momentum_reach, "s"),
+    "base": Moments((), no_coefficients, no_advance, no_direction, momentum_reach),
 }
 
 

@@ -21,13 +21,14 @@ from .moments import State
 class Movement(NamedTuple):
     """One way to move: the names of its distances, its coefficients on the host, and the step itself.
 
-    The step gives the new `x` and the new distances from it. Where nothing is accelerated, `x` is `z`, but for what
-    rounding has taken from `z` where that is kept.
+    The step gives the new `x` and the new distances from it; `gaps`, those distances alone, from how far `x` has moved.
+    Where nothing is accelerated, `x` is `z`, but for what rounding has taken from `z` where that is kept.
     """
 
     state_names: tuple[str, ...]
     coefficients: Callable[[Mapping[str, Any], float, float], dict[str, float]]
     move: Callable[[Coefficients, Tensor, Tensor, State, State], tuple[Tensor, State]]
+    gaps: Callable[[Coefficients, Tensor, State, State], State]
 
 
 def conservative(z: Tensor, state: State) -> Tensor:
@@ -41,6 +42,10 @@ def _conservative_step(c: Coefficients, x: Tensor, u: Tensor, out: Tensor | None
 
 
 # without acceleration ----------------------------------------------------------------------------------------------
+
+
+def no_gaps(c: Coefficients, x_step: Tensor, state: State, out: State) -> State:
+    return {}
 
 
 def decoupled_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> dict[str, float]:
@@ -76,11 +81,15 @@ def _step_of_x(c: Coefficients, z: Tensor, u: Tensor, state: State) -> tuple[Ten
     return x, torch.sub(x, before, out=before)
 
 
-def win_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
+def win_gaps(c: Coefficients, x_step: Tensor, state: State, out: State) -> State:
     into = out.get("x_gap")
-    x, x_step = _step_of_x(c, z, u, state)
     gap = add_scaled(torch.mul(state["x_gap"], c["win"], out=into), x_step, c["win_step"], into)
-    return x, {"x_gap": gap}  # z - x <- c (z - x + (r1 - 1) step of x)
+    return {"x_gap": gap}  # z - x <- c (z - x + (r1 - 1) step of x)
+
+
+def win_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
+    x, x_step = _step_of_x(c, z, u, state)
+    return x, win_gaps(c, x_step, state, out)
 
 
 # Win2 --------------------------------------------------------------------------------------------------------------
@@ -97,19 +106,23 @@ def win2_coefficients(hyper: Mapping[str, Any], lr: float, lam: float) -> dict[s
     }
 
 
-def win2_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
+def win2_gaps(c: Coefficients, x_step: Tensor, state: State, out: State) -> State:
     into, y_into = out.get("x_gap"), out.get("y_gap")
-    x, x_step = _step_of_x(c, z, u, state)
     # y - x <- c (y - x + (r1 - 1) step of x)
     y_gap = add_scaled(torch.mul(state["y_gap"], c["win"], out=y_into), x_step, c["win_step"], y_into)
     gap = add_scaled(torch.mul(state["x_gap"], c["win2"], out=into), x_step, c["win2_step"], into)
     gap = add_scaled(gap, y_gap, c["win2_y"], into)
-    return x, {"x_gap": gap, "y_gap": y_gap}  # z - x <- c2 (z - x + (r2 - 1) step of x + (r2/r1) (y - x))
+    return {"x_gap": gap, "y_gap": y_gap}  # z - x <- c2 (z - x + (r2 - 1) step of x + (r2/r1) (y - x))
+
+
+def win2_move(c: Coefficients, z: Tensor, u: Tensor, state: State, out: State) -> tuple[Tensor, State]:
+    x, x_step = _step_of_x(c, z, u, state)
+    return x, win2_gaps(c, x_step, state, out)
 
 
 MOVEMENTS = {
-    "decoupled": Movement((), decoupled_coefficients, decoupled_move),
-    "proximal": Movement((), proximal_coefficients, proximal_move),
-    "win": Movement(("x_gap",), win_coefficients, win_move),
-    "win2": Movement(("x_gap", "y_gap"), win2_coefficients, win2_move),
+    "decoupled": Movement((), decoupled_coefficients, decoupled_move, no_gaps),
+    "proximal": Movement((), proximal_coefficients, proximal_move, no_gaps),
+    "win": Movement(("x_gap",), win_coefficients, win_move, win_gaps),
+    "win2": Movement(("x_gap", "y_gap"), win2_coefficients, win2_move, win2_gaps),
 }

@@ -28,7 +28,7 @@ class Rule:
 
     Args:
         transform: "none", "agr" or "adal" (docs/math.md, section 1).
-        moments: "adam", "nadam", "adan", "momentum" or "nesterov" (section 2).
+        moments: "adam", "nadam", "adan", "momentum" or "nesterov" (section 2); "base" is another optimizer's step (3b).
         acceleration: "none", "win" or "win2" (section 3).
         decay: "decoupled", "proximal", "l2" or "in_update"; "decoupled" not under Win and Win2.
         trust_ratio: scale the direction by `||w|| / ||r||` per parameter (LAMB).
@@ -169,8 +169,9 @@ def coefficients(rule: Rule, hyper: Mapping[str, Any], t: int, grad: Coefficient
     """Every number of step `t`, computed on the host in float64.
 
     Args:
-        hyper: `lr`, `weight_decay`, and what the rule's moments and movement ask (`betas`, `eps`, `momentum`,
-            `dampening`, `momentum_decay`, `reckless_steps`); optionally `weight_decay_gamma` (1) and `inverse_sqrt_lr` (False).
+        hyper: `lr`, `weight_decay`, and what the rule's moments and movement ask (`betas`, `eps`, `momentum_decay`,
+            `momentum`, `dampening`, `reckless_steps`); optionally `weight_decay_gamma` (1) and `inverse_sqrt_lr`
+            (False).
         t: the step of the parameter, the first is 1.
         grad: what the gradient is multiplied by: sign, unscaling and clipping together; a tensor where the host does
             not know it.

@@ -145,10 +145,10 @@ def _move(
     u = scaled(r, c["ratio"]) if rule.trust_ratio else r
     into = _in_place(rule, {key: state[key] for key in ("x_gap", "y_gap") if key in state}, out)
     x, gaps = rule.movement.move(c, z, u, state, {**into, **({"z": out["z"]} if "z" in out else {})})
-    return _placed(rule, c, x, gaps, out, home)
+    return placed(rule, c, x, gaps, out, home)
 
 
-def _placed(rule: Rule, c: Coefficients, x: Tensor, gaps: State, out: State, home: torch.dtype) -> tuple[Tensor, State]:
+def placed(rule: Rule, c: Coefficients, x: Tensor, gaps: State, out: State, home: torch.dtype) -> tuple[Tensor, State]:
     """The new `z`, as far ahead of `x` as the distance says once it is stored: `z`, and not `x`, takes its rounding.
 
     What is stored finely enough takes the rounding of `z` in turn: `z` less it is `x` again.
