@@ -35,13 +35,8 @@ def hidden_matrices(model: nn.Module, include: str | None = None, exclude: str |
     Raises:
         ValueError: a malformed expression, one that matches no parameter, or `include` of what is no matrix.
     """
-    patterns = {"muon_include": _pattern("muon_include", include), "muon_exclude": _pattern("muon_exclude", exclude)}
     names = _names(model)
-    for option, pattern in patterns.items():
-        if pattern and not any(pattern.search(name) for every in names.values() for name in every):
-            raise ValueError(
-                f"{option} matches no trained parameter of {type(model).__name__}; got {pattern.pattern!r}"
-            )
+    chosen, left = _matched("muon_include", include, names), _matched("muon_exclude", exclude, names)
     outside = _outside_of_base(model)
     embeddings = {id(p) for p in _of_embeddings(model)}
     found = {}
