@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from .integrations.cards import WinOptCardCallback
     from .integrations.names import register_optimizer
     from .integrations.training_arguments import WinOptTrainingArguments
-    from .optim import LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, NAdamW, create_optimizer
+    from .optim import COMPOSED, LAMB, OPTIMIZERS, SGD, AdaL, Adam, AdamW, Adan, NAdamW, Win, create_optimizer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "COMPOSED",
     "LAMB",
     "OPTIMIZERS",
     "SGD",
@@ -30,6 +31,7 @@ __all__ = [
     "AdamW",
     "Adan",
     "NAdamW",
+    "Win",
     "WinOptArguments",
     "WinOptCardCallback",
     "WinOptTrainingArguments",
@@ -39,7 +41,8 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(
-        ("LAMB", "OPTIMIZERS", "SGD", "AdaL", "Adam", "AdamW", "Adan", "NAdamW", "create_optimizer"), ".optim"
+        ("COMPOSED", "LAMB", "OPTIMIZERS", "SGD", "AdaL", "Adam", "AdamW", "Adan", "NAdamW", "Win", "create_optimizer"),
+        ".optim",
     ),
     "WinOptArguments": ".integrations.arguments",
     "WinOptCardCallback": ".integrations.cards",

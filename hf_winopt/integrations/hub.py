@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_winopt.compare.figures import duration
 from hf_winopt.files import plain
+from hf_winopt.optim import COMPOSED
 from hf_winopt.optim.registry import OPTIMIZERS
 from hf_winopt.public import wrapped
 
@@ -158,7 +159,8 @@ def _title(results: Mapping[str, Any]) -> str:
 
 def _context(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the template asks for."""
-    optimizer, row = results["optimizer"], OPTIMIZERS.get(results["optimizer"]["name"])
+    optimizer, name = results["optimizer"], results["optimizer"]["name"]
+    row = OPTIMIZERS.get(name) or COMPOSED.get(name)
     step, state = results["seconds_per_step"], results.get("state_bytes")
     resumed, model = results["resumed_at_step"], results["model"]
     return {

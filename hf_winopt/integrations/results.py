@@ -21,8 +21,11 @@ from hf_winopt.files import plain
 from hf_winopt.integrations import names
 from hf_winopt.integrations.hub import FOLDER_OR_HUB_NAME
 from hf_winopt.integrations.timing import StepTimer
+from hf_winopt.optim import COMPOSED
 from hf_winopt.optim.base import RuleOptimizer
+from hf_winopt.optim.parts import Parts
 from hf_winopt.optim.registry import OPTIMIZERS, name_of
+from hf_winopt.optim.win import Win
 from hf_winopt.public import program, public_command
 
 Results = dict[str, Any]
@@ -100,18 +103,31 @@ def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str
         for key, value in group.items()
         if key not in left_out and value is not None and value is not False and _OFF.get(key) != value
     }
+    if isinstance(optimizer, Win):
+        options |= {key: value for key, value in optimizer.options.items() if key != "backend"}
     if group.get("acceleration") == "none":
         options = {key: value for key, value in options.items() if key not in ("acceleration", "reckless_steps")}
     return {
         "name": _name_of(optimizer, arguments),
-        "class": type(optimizer).__name__,
+        "class": _class_of(optimizer),
         "options": {key: value for key, value in options.items() if not isinstance(value, dict)},
     }
+
+
+def _class_of(optimizer: Any) -> str:
+    """The class; of one around another, or of several, theirs too."""
+    if isinstance(optimizer, Win):
+        return f"Win({_class_of(optimizer.base)})"
+    if isinstance(optimizer, Parts):
+        return " and ".join(map(_class_of, optimizer.parts.values()))
+    return type(optimizer).__name__
 
 
 def _name_of(optimizer: Any, arguments: TrainingArguments) -> str:
     """What `--optim` was given, if that is what this optimizer was made by; else the name that would make it."""
     name = optimizer_name(arguments)
+    if isinstance(optimizer, (Win, Parts)):
+        return name if name in COMPOSED else _class_of(optimizer)
     entry = names.lookup(name)
     if not isinstance(optimizer, RuleOptimizer) or (entry is not None and name not in OPTIMIZERS):
         return name

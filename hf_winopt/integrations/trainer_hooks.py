@@ -19,7 +19,7 @@ from typing import Any
 from hf_winopt.integrations.cards import WinOptCardCallback
 from hf_winopt.integrations.private import hide_in_folder, hiding
 from hf_winopt.integrations.trainer_facts import is_adapter
-from hf_winopt.optim.base import RuleOptimizer
+from hf_winopt.optim import OURS
 
 SWITCH = "HF_WINOPT_CARD"
 """The environment variable that leaves all cards to Trainer if it is 0."""
@@ -97,7 +97,7 @@ def extend(trainer_class: Any) -> None:
 def has_ours(trainer: Any) -> bool:
     """Whether a Trainer has one of our optimizers, by whatever way it got it."""
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # out of Accelerate's wrapper
-    return isinstance(optimizer, RuleOptimizer)
+    return isinstance(optimizer, OURS)
 
 
 def _copy_code(checkpoint: Path, output: Path) -> None:

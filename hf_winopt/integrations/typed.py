@@ -61,7 +61,7 @@ class TypedOptions:
     )
     momentum: float | None = field(
         default=None,
-        metadata={"help": "SGD: the momentum (0.9 unless given)."},
+        metadata={"help": "SGD, Muon, RMSprop: the momentum (0.9, 0.95, 0 unless given)."},
     )
     dampening: float | None = field(
         default=None,
@@ -69,7 +69,23 @@ class TypedOptions:
     )
     nesterov: bool | None = field(
         default=None,
-        metadata={"help": "SGD: Nesterov's form of the momentum.", **_FLAG},
+        metadata={"help": "SGD, Muon: Nesterov's form of the momentum.", **_FLAG},
+    )
+    momentum_decay: float | None = field(
+        default=None,
+        metadata={"help": "NAdamW: how fast the momentum grows to beta1 (0.004 unless given)."},
+    )
+    muon_include: str | None = field(
+        default=None,
+        metadata={"help": "Muon: a regular expression for names of matrices that it trains in any case."},
+    )
+    muon_exclude: str | None = field(
+        default=None,
+        metadata={"help": "Muon: the same of those that AdamW trains in any case."},
+    )
+    ns_steps: int | None = field(
+        default=None,
+        metadata={"help": "Muon: steps of the Newton-Schulz iteration that orthogonalizes (5 unless given)."},
     )
     always_adapt: bool | None = field(
         default=None,

@@ -10,7 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from . import wrapped
-from .muon import muon
+from .muon_adamw import muon
+from .papers import titles
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Composed:
         name: what `--optim` and `create_optimizer` take.
         make: makes the optimizer: `make(params, lr=..., **options)`.
         base: whose step it is, for people.
-        sources: keys of `registry.PAPERS`.
+        sources: keys of `papers.PAPERS`.
         when: one line on when to use it.
         kept: bytes of state per float32 parameter, at `state="float32"` and "compact".
         fixed, defaults: as of `registry.Row`.
@@ -39,6 +40,17 @@ class Composed:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     lr_scale: float = 1.0
     needs: str | None = None
+
+    @property
+    def paper(self) -> str:
+        """The papers, by title."""
+        return titles(self.sources)
+
+    @property
+    def formula(self) -> str:
+        """Where in `docs/math.md` it stands."""
+        acceleration = self.fixed.get("acceleration", "none")
+        return "3b Muon beside AdamW" if acceleration == "none" else f"3b {acceleration} around {self.base}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -60,9 +72,9 @@ _ROWS = (
     Composed("adafactor_win", wrapped.adafactor_win, "transformers Adafactor", ("Adafactor", "Win"),
              "unpublished: Adafactor accelerated by Win", (4, 1), _WIN),
     Composed("adamw_8bit_win", wrapped.adamw_8bit_win, "bitsandbytes AdamW8bit", ("8bit", "Win"),
-             "as adamw_win around bitsandbytes' state; ours is state=8bit", (6, 3), _WIN, needs="bitsandbytes"),
+             "ours is adamw_win with state=8bit", (6, 3), _WIN, needs="bitsandbytes"),
     Composed("adamw_torch_8bit_win", wrapped.adamw_torch_8bit_win, "torchao AdamW8bit", ("8bit", "Win"),
-             "as adamw_win around torchao's state; ours is state=8bit", (6, 3), _WIN, needs="torchao"),
+             "ours is adamw_win with state=8bit", (6, 3), _WIN, needs="torchao"),
     Composed("rmsprop_win", wrapped.rmsprop_win, "torch RMSprop", ("RMSprop", "Win"),
              "unpublished: RMSprop accelerated by Win", (8, 5), _WIN),
     Composed("ademamix_win", wrapped.ademamix_win, "pytorch_optimizer AdEMAMix", ("AdEMAMix", "Win"),

@@ -15,20 +15,11 @@ from .adal import AdaL
 from .adam import LAMB, Adam, AdamW
 from .adan import Adan
 from .base import RuleOptimizer
+from .composed import COMPOSED, Composed
 from .nadam import NAdamW
 from .options import OF_TORCH
+from .papers import titles
 from .sgd import SGD
-
-PAPERS = {
-    "Win": "Win: Weight-Decay-Integrated Nesterov Acceleration for Adaptive Gradient Algorithms (ICLR 2023)",
-    "Win2": "Win: Weight-Decay-Integrated Nesterov Acceleration for Faster Network Training (JMLR 2024)",
-    "Adan": "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models (2022)",
-    "AGR": "An Adaptive Gradient Regularization Method (2024)",
-    "AdaL": "AdaL: Adaptive Gradient Transformation Contributes to Convergences and Generalizations (2021)",
-    "AdamW-D": "Towards Understanding Convergence and Generalization of AdamW (2024)",
-    "NAdam": "Incorporating Nesterov Momentum into Adam (ICLR Workshop 2016)",
-    "LAMB": "Large Batch Optimization for Deep Learning: Training BERT in 76 Minutes (ICLR 2020)",
-}
 
 # Adan: 5 to 10 times AdamW's, as its authors say. LAMB and SGD: from the settings of the Win paper and of LAMB's own,
 # where the rates beside AdamW's lie between 1 and 20 times (LAMB), 100 and 1500 times (SGD).
@@ -42,7 +33,7 @@ class Row:
     Args:
         name: what `--optim` and `create_optimizer` take.
         cls: the optimizer class.
-        sources: keys of `PAPERS`; several where the name combines what was published apart.
+        sources: keys of `papers.PAPERS`; several where the name combines what was published apart.
         when: one line on when to use it.
         fixed: options that make the name what it is; they cannot be given otherwise.
         defaults: options that the name sets unless they are given.
@@ -63,7 +54,7 @@ class Row:
     @property
     def paper(self) -> str:
         """The papers, by title."""
-        return "; ".join(PAPERS[source] for source in self.sources)
+        return titles(self.sources)
 
     @property
     def formula(self) -> str:
@@ -152,32 +143,34 @@ def name_of(optimizer: RuleOptimizer) -> str | None:
     return max(rows, key=lambda name: rows[name], default=None)
 
 
-def create_optimizer(name: str, params: ParamsT, **options: Any) -> RuleOptimizer:
+def create_optimizer(name: str, params: ParamsT, **options: Any) -> Any:
     """Make the optimizer that a name stands for.
 
     Args:
-        name: one of `OPTIMIZERS` (`hf-winopt list` prints them).
+        name: one of `OPTIMIZERS` or `COMPOSED` (`hf-winopt list` prints them).
         params: parameters or parameter groups, as for any torch optimizer.
-        options: keyword arguments of the optimizer's class (`AdamW`, `Adam`, `LAMB`, `SGD`, `Adan`, `AdaL`, `NAdamW`).
+        options: keyword arguments of the optimizer's class (`AdamW`, `Adam`, `LAMB`, `SGD`, `Adan`, `AdaL`, `NAdamW`),
+            or of what a name of `COMPOSED` is made by (`muon` asks for `model`).
 
     Raises:
         ValueError: an unknown name, or an option that contradicts the name or is refused by the class.
         TypeError: an option that the class does not have.
+        ImportError: the library of the base is missing; says what brings it.
     """
-    if not isinstance(name, str) or name not in OPTIMIZERS:
-        raise ValueError(
-            f"unknown optimizer {name!r}{suggestion(str(name), OPTIMIZERS)} Known names: {', '.join(OPTIMIZERS)}"
-        )
-    row = OPTIMIZERS[name]
+    known: dict[str, Row | Composed] = {**OPTIMIZERS, **COMPOSED}
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"unknown optimizer {name!r}{suggestion(str(name), known)} Known names: {', '.join(known)}")
+    row = known[name]
+    make = row.cls if isinstance(row, Row) else row.make
     for option, value in options.items():
         if option not in row.options:
-            known = sorted(row.options.keys() - set(OF_TORCH))
+            theirs = sorted(row.options.keys() - set(OF_TORCH))
             raise TypeError(
-                f"{name} has no option {option!r}{suggestion(option, known)} Its options: {', '.join(known)}"
+                f"{name} has no option {option!r}{suggestion(option, theirs)} Its options: {', '.join(theirs)}"
             )
         if option in row.fixed and not (isinstance(value, (str, bool)) and value == row.fixed[option]):
             raise ValueError(
-                f"{name} is {row.cls.__name__} with {option}={row.fixed[option]!r}; got {option}={value!r}. "
-                f"Use another name, or {row.cls.__name__} itself"
+                f"{name} is {make.__name__} with {option}={row.fixed[option]!r}; got {option}={value!r}. "
+                f"Use another name, or {make.__name__} itself"
             )
-    return row.cls(params, **{**row.defaults, **row.fixed, **options})
+    return make(params, **{**row.defaults, **row.fixed, **options})
