@@ -36,6 +36,10 @@ def refuse_base(base: object) -> None:
         raise ValueError("base must be an optimizer before accelerator.prepare(): prepare the Win around it instead")
     if isinstance(base, RuleOptimizer):
         _refuse_ours(base, name)
+    if not {"state", "param_groups"} <= base.state_dict().keys():
+        raise ValueError(
+            f"base must have a state dict of torch's form; that of {name} has no 'state' and 'param_groups'"
+        )
     if (why := _needs_its_own_point(base)) is not None:
         raise ValueError(f"base must take its step with the gradient at the weights as they are; {name} {why}")
 

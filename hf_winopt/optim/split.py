@@ -30,27 +30,24 @@ def hidden_matrices(model: nn.Module, include: str | None = None, exclude: str |
 
     Args:
         model: any module; of transformers' models more is known.
-        include, exclude: regular expressions for names (`re.search`), which overrule the above; `exclude` is stronger.
+        include, exclude: regular expressions for names of matrices (`re.search`), which overrule the above; `exclude`
+            is the stronger.
 
     Raises:
-        ValueError: a malformed expression, one that matches no parameter, or `include` of what is no matrix.
+        ValueError: a malformed expression, or one that matches no trained parameter of two dimensions.
     """
-    names = _names(model)
+    names = {param: every for param, every in _names(model).items() if param.ndim == 2}
     chosen, left = _matched("muon_include", include, names), _matched("muon_exclude", exclude, names)
     outside = _outside_of_base(model)
     embeddings = {id(p) for p in _of_embeddings(model)}
     found = {}
     for param, every in names.items():
-        included, excluded = param in chosen, param in left
-        if included and not excluded and param.ndim != 2:
-            raise ValueError(f"muon_include must match matrices only; got {every[0]} of shape {tuple(param.shape)}")
         by_itself = (
-            param.ndim == 2
-            and min(param.shape) > 1
+            min(param.shape) > 1
             and id(param) not in embeddings
             and not any(_EMBEDDINGS.search(name) or _HEADS.search(name) or name in outside for name in every)
         )
-        if not excluded and (included or by_itself):
+        if param not in left and (param in chosen or by_itself):
             found[every[0]] = param
     return found
 
@@ -64,7 +61,7 @@ def _matched(option: str, pattern: str | None, names: dict[Tensor, list[str]]) -
     except re.error as error:
         raise ValueError(f"{option} must be a regular expression; got {pattern!r}: {error}") from None
     if not found:
-        raise ValueError(f"{option} must match a trained parameter; {pattern!r} matches none")
+        raise ValueError(f"{option} must match a trained matrix; {pattern!r} matches none")
     return found
 
 

@@ -223,6 +223,8 @@ class Win(Optimizer):
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
         state_dict = self.base.state_dict()
+        for group in state_dict["param_groups"]:  # a schedule can leave numpy's numbers, which not every reader takes
+            group.update({name: plain(value) for name, value in group.items() if name != "params"})
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, state_dict)
             state_dict = state_dict if changed is None else changed
