@@ -43,11 +43,13 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# torch by itself and first: its version decides what else is fetched
+# torch by itself and first: its version decides what else is fetched. torchao and bitsandbytes beside the others: where
+# transformers finds them it imports them, which takes time and prints, and only the tests of Win around them ask for that
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/beside torchao bitsandbytes
 	touch $@
 
 clean:

@@ -78,17 +78,21 @@ def test_list_shows_every_optimizer(capsys):
             assert bytes_kept == pytest.approx(row.at(level).state_bytes_per_param(), abs=0.06)
         cited = line[heads.index("papers") : heads.index("when")].split()
         assert all(f"{number}  {paper}" in lines for number, paper in zip(cited, row.paper.split("; "), strict=True))
-    assert max(map(len, lines)) <= 110
+    others = lines[len(registry.OPTIMIZERS) + 2 :]
+    for row, line in zip(registry.COMPOSED.values(), others, strict=False):
+        assert line.split()[0] == row.name and row.base in line and line.endswith(row.when)
+    assert max(map(len, lines)) <= 115
 
 
 def test_list_as_json(capsys):
     assert cli.main(["list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == list(registry.OPTIMIZERS)
+    assert list(rows) == [*registry.OPTIMIZERS, *registry.COMPOSED]
     for name, row in registry.OPTIMIZERS.items():
         made = rows[name]
         assert (made["class"], made["fixed"], made["when"]) == (row.cls.__name__, row.fixed, row.when)
         assert made["bytes_per_param"] == row.bytes_per_param
+    assert rows["lion_win"]["needs"] == "pytorch_optimizer" and rows["lion_win"]["state_bytes_per_param"] == 8
 
 
 def test_version_and_help(capsys):

@@ -24,14 +24,11 @@ def refuse_base(base: object) -> None:
         ValueError: an optimizer that Win cannot go around; says why, and what would be right.
     """
     from .base import RuleOptimizer
-    from .win import Win
 
     if not isinstance(base, Optimizer):
         made = " (make one of it first: Win(AdamW(params)), not Win(AdamW))" if isinstance(base, type) else ""
         raise TypeError(f"base must be a torch.optim.Optimizer; got {base!r}{made}")
     name = type(base).__name__
-    if isinstance(base, Win):
-        raise ValueError("base must not be a Win itself: the weights would look ahead of what looks ahead")
     if isinstance(getattr(base, "optimizer", None), Optimizer) and name == "AcceleratedOptimizer":
         raise ValueError("base must be an optimizer before accelerator.prepare(): prepare the Win around it instead")
     if isinstance(base, RuleOptimizer):

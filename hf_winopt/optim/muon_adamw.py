@@ -13,9 +13,13 @@ from torch.optim.optimizer import ParamsT
 
 from .adam import AdamW
 from .parts import Parts
-from .pieces import _OF_FSDP1
+from .pieces import OF_FSDP1
 from .split import described, hidden_matrices
 from .win import Win
+
+_OF_PIECES = (
+    "muon orthogonalizes whole matrices, and was given flat pieces, as DeepSpeed and FSDP1 make them: use FSDP2 or DDP"
+)
 
 
 class _Matrices(Parts):
@@ -76,6 +80,8 @@ def muon(
             f"muon splits the parameters by what they are in the model: model must be a module; got {model!r}"
         )
     groups = _groups(params)
+    if any(map(_is_marked_piece, model.parameters())):
+        raise ValueError(_OF_PIECES)
     matrices = hidden_matrices(model, muon_include, muon_exclude)
     _check_known(groups, model)
     chosen = set(map(id, matrices.values()))
@@ -101,9 +107,16 @@ def muon(
     if acceleration != "none":
         own = backend if backend != "triton" else "auto"
         parts["muon"] = Win(parts["muon"], acceleration, reckless_steps, state=state, backend=own)
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first_process():
         print(described(model, matrices), flush=True)
     return _Matrices(parts)
+
+
+def _is_first_process() -> bool:
+    """Accelerate's launcher says so before there is a process group."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _muon_of(groups: list[dict[str, Any]], lr: Any, weight_decay: float, momentum: float, *others: Any) -> Optimizer:
@@ -148,8 +161,10 @@ def _refuse_pieces(params: Iterable[Tensor]) -> None:
         ValueError: pieces of matrices, which cannot be orthogonalized.
     """
     for p in params:
-        if p.ndim != 2 or hasattr(p, "ds_id") or any(getattr(p, mark, False) for mark in _OF_FSDP1):
-            raise ValueError(
-                "muon orthogonalizes whole matrices, and was given flat pieces, as DeepSpeed and FSDP1 make them "
-                f"(shape {tuple(p.shape)}). Use FSDP2 or DDP"
-            )
+        if p.ndim != 2 or _is_marked_piece(p):
+            raise ValueError(f"{_OF_PIECES}; one is of shape {tuple(p.shape)}")
+
+
+def _is_marked_piece(p: Tensor) -> bool:
+    """Whether DeepSpeed's ZeRO-3 or FSDP1 has the rest of it."""
+    return hasattr(p, "ds_id") or any(getattr(p, mark, False) for mark in OF_FSDP1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..engine import is_sharded
 from ..rules import Rule
 
-_OF_FSDP1 = ("_is_flat_param", "_fsdp_flattened")  # on its flat parameters, and on views into them
+OF_FSDP1 = ("_is_flat_param", "_fsdp_flattened")  # on its flat parameters, and on views into them
 
 _SUMS = {
     "agr": ("the sum of the gradient of a whole parameter (AGR)", "an optimizer without AGR"),
@@ -53,7 +53,7 @@ def are_pieces(groups: Sequence[Sequence[Tensor]], given: Sequence[Given]) -> bo
         groups: the parameters of each group, as they are now.
         given: what each was given.
     """
-    if any(getattr(p, mark, False) for params in groups for p in params for mark in _OF_FSDP1):
+    if any(getattr(p, mark, False) for params in groups for p in params for mark in OF_FSDP1):
         return True
     known = frozenset().union(*(each.identities for each in given))
     others = [params for params in groups if params and not any(id(p) in known or is_sharded(p) for p in params)]

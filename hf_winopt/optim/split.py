@@ -108,6 +108,6 @@ def described(model: nn.Module, chosen: Iterable[str]) -> str:
         matrices = [name for name, param in named.items() if param.ndim > 1]
         kinds = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in matrices))
         if others := len(named) - len(matrices):
-            kinds.append(f"and {others} of one dimension")
+            kinds.append(f"{'and ' if kinds else ''}{others} of one dimension")
         lines.append(f"{part}: {len(named)} tensors, {size / 1e6:.2f} M parameters: {', '.join(kinds)}")
     return "\n".join(lines)

@@ -83,6 +83,8 @@ class Win(Optimizer):
         }
         for name, value in options.items():
             _CHECKS[name](name, value)
+        if isinstance(base, Win):
+            raise ValueError("base must not be a Win itself: the weights would look ahead of what looks ahead")
         refuse_base(base)
         check_trained(p for group in base.param_groups for p in group["params"] if p.requires_grad)
         super().__init__(base.param_groups, {})  # what torch hangs on to every optimizer: hooks, profiling

@@ -14,7 +14,7 @@ from hf_winopt import WinOptTrainingArguments, register_optimizer
 from hf_winopt.integrations import names
 from hf_winopt.optim import registry
 
-OURS = list(registry.OPTIMIZERS)
+OURS = [*registry.OPTIMIZERS, *registry.COMPOSED]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -208,6 +208,6 @@ def test_flat_pieces_are_refused():
     for group in optimizer.param_groups:
         group["params"] = [nn.Parameter(torch.zeros(7))]
     with pytest.raises(
-        ValueError, match=r"muon orthogonalizes whole matrices, and was given flat pieces.*FSDP2 or DDP"
+        ValueError, match=r"muon orthogonalizes whole matrices, and was given flat pieces.*FSDP2 or DDP; one is"
     ):
         optimizer.step()

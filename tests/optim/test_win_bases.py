@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import hf_winopt
 from hf_winopt import COMPOSED, Win, create_optimizer
+from tests.beside import of_this_process, passes_with_them
 
 
 def of_library(module, name, **options):
@@ -49,7 +50,7 @@ BASES = {
     "torchao AdamW8bit": of_library("torchao.optim", "AdamW8bit", lr=1e-2),
     "our Adan": lambda params: hf_winopt.Adan(params, lr=1e-2),
 }
-each = pytest.mark.parametrize("name", BASES)
+each = pytest.mark.parametrize("name", of_this_process(BASES))
 
 
 def parameters():
@@ -139,7 +140,7 @@ class OwnForm(torch.optim.SGD):
         (lambda p: torch.optim.AdamW, TypeError, "make one of it first"),
         (lambda p: p, TypeError, "base must be a torch.optim.Optimizer"),
     ],
-    ids=str,
+    ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
 def test_what_cannot_be_is_refused_by_name(make, error, message):
     with pytest.raises(error, match=message):
@@ -194,7 +195,7 @@ def test_parameters_that_cannot_be_trained_are_refused():
 
 # the names ---------------------------------------------------------------------------------------------------------
 
-AROUND = [name for name in COMPOSED if not name.startswith("muon")]
+AROUND = of_this_process(name for name in COMPOSED if not name.startswith("muon"))
 
 
 @pytest.mark.parametrize("name", AROUND)
@@ -237,3 +238,7 @@ def test_an_option_of_no_name():
         create_optimizer("rmsprop_win", parameters(), acceleration="win2")
     with pytest.raises(ValueError, match="did you mean rmsprop_win"):
         create_optimizer("rmspropwin", parameters())
+
+
+def test_those_installed_beside():
+    assert passes_with_them(__file__) == 11
