@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -95,7 +96,9 @@ def work(rank: int, meet: str, out: str) -> None:
     rows = [measure(label, mesh) for label in (*TORCHS, *NAMES)]
     if rank == 0:
         write_json(Path(out), rows)
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # torch's caches of DTensors keep threads, which can end the process with SIGABRT while Python ends
 
 
 def table(result: dict[str, Any]) -> str:
