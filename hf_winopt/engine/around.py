@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ..rules import Coefficients, Rule, State, arrive, leave
+from .layout import blocks_per_row
 from .norms import blocks_of
 from .passes import after_base, before_base, waiting_places, waits_apart
 from .programs import Kind, Request, in_loops
 from .ready import programs
-from .steppers import parts_of, table_of, take_home
-from .work import Segment, Work, alone, compute_dtype, segments
+from .steppers import Call, Group, parts_of, take_home
+from .work import Work, alone, compute_dtype, segments
 
 _OnBlock = Callable[[Rule, Coefficients, Tensor, State, list[Tensor]], None]
 
@@ -46,15 +47,21 @@ def after(rule: Rule, works: Sequence[Work]) -> None:
 
 
 def _pass(rule: Rule, works: Sequence[Work], one_pass: Callable[..., list[Tensor]], on_block: _OnBlock) -> None:
-    compiled = [work for work in works if work.engine == "compile" and work.z.numel() > 1]
-    others = [work for work in works if work.engine != "compile" or work.z.numel() == 1]
-    for segment in segments(rule, others):
+    by_engine: defaultdict[str, list[Work]] = defaultdict(list)
+    for work in works:
+        if work.z.numel():
+            by_engine["eager" if work.engine == "compile" and _is_single(rule, work) else work.engine].append(work)
+    for segment in segments(rule, by_engine["eager"]):
         for z, _, *states in blocks_of(segment):
             kept = dict(zip(rule.kept, states))
             on_block(rule, segment.c, z, kept, states[len(kept) :])
         segment.finish()
-    for kind, mine in _by_kind(compiled):
+    for kind, mine in _by_kind(by_engine["compile"]):
         _compiled(Request(one_pass, rule, tuple(mine[0].c), kind), mine)
+    if by_engine["triton"]:
+        from .triton.around import step  # imports Triton
+
+        step(rule, by_engine["triton"], after=one_pass is after_base)
     torch.autograd.graph.increment_version([work.z for work in works])
 
 
@@ -73,29 +80,33 @@ def _arrive_block(rule: Rule, c: Coefficients, z: Tensor, state: State, waits: l
 # compiled ------------------------------------------------------------------------------------------------------------
 
 
+def _is_single(rule: Rule, work: Work) -> bool:
+    """Whether a parameter is of one element, or one block: to the compiler another kind of size."""
+    size = work.z.shape[0] * blocks_per_row(work.z.shape) if rule.is_blocked else work.z.numel()
+    return size == 1
+
+
 def _by_kind(works: Sequence[Work]) -> Iterator[tuple[Kind, list[Work]]]:
     kinds: defaultdict[Kind, list[Work]] = defaultdict(list)
     for work in works:
-        if work.z.numel():
-            kinds[work.z.dtype, work.z.dtype, work.z.device].append(work)
+        kinds[work.z.dtype, work.z.dtype, work.z.device].append(work)
     yield from kinds.items()
 
 
-def _compiled(request: Request, works: Sequence[Work]) -> None:
+def _compiled(request: Request, works: list[Work]) -> None:
     (program,) = programs([request])
-    rule, table = request.rule, table_of(works[0].c, request.kind)
+    rule, names = request.rule, ("z", "g", *works[0].state)
+    call = Call(request, program, Group(rule, works[0].c, request.kind, works))
+    tensors_of_rule = 2 + len(rule.kept)
     for work in works:
-        views = work.views(rule.is_blocked)
-        segment: Segment | None = None
+        views, segment = work.views(rule.is_blocked), None
         if views is None:
             segment = alone(work, rule.is_blocked)
             views = [segment.z, segment.g, *segment.state.values()]
+        parts = parts_of(names, views) if in_loops(rule, request.kind) else [views]
+        for part in parts:
+            call(part[:tensors_of_rule], *part[tensors_of_rule:])
         if in_loops(rule, request.kind):
-            parts = parts_of(("z", "g", *work.state), views)
-            for part in parts:
-                program([table, *part])
             take_home(views, parts)
-        else:
-            program([table, *views])
         if segment is not None:
             segment.finish()

@@ -134,7 +134,7 @@ def written(one_pass: Pass, rule: Rule) -> tuple[str, ...]:
         from_ratio: ("z", *distances),
         part_from_ratio: ("z", *distances),
         part_of_abs_sum: (),
-        before_base: ("z", *rule.gaps),
+        before_base: ("z", *(name for name in rule.gaps if name not in waits_apart(rule))),
         after_base: ("z", *distances),
     }[one_pass]
 

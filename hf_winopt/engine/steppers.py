@@ -54,11 +54,11 @@ class Group:
 
 def stepper(group: Group, its: Sequence[Program]) -> Stepper:
     """What steps each of a group."""
-    runs = [_Run(request, program, group) for request, program in zip(group.requests, its)]
+    runs = [Call(request, program, group) for request, program in zip(group.requests, its)]
     return _in_blocks(group, runs) if in_loops(group.rule, group.kind) else _at_once(group, runs)
 
 
-class _Run:
+class Call:
     """A program with what is the same for all parameters; it copies home what the program returns of them."""
 
     def __init__(self, request: Request, program: Program, group: Group) -> None:
@@ -77,7 +77,7 @@ class _Run:
         return returned
 
 
-def _at_once(group: Group, runs: Sequence[_Run]) -> Stepper:
+def _at_once(group: Group, runs: Sequence[Call]) -> Stepper:
     if not group.rule.trust_ratio:
         (whole,) = runs
         return whole
@@ -92,7 +92,7 @@ def _at_once(group: Group, runs: Sequence[_Run]) -> Stepper:
     return two_passes
 
 
-def _in_blocks(group: Group, runs: Sequence[_Run]) -> Stepper:
+def _in_blocks(group: Group, runs: Sequence[Call]) -> Stepper:
     rule, dtype = group.rule, compute_dtype(group.kind[0])
     off, names = is_known(group.c.get("abs_sum", 1.0), OFF), ("z", "g", *rule.kept)
 

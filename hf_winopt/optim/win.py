@@ -16,7 +16,7 @@ from ..rules import Rule, around_coefficients, scale_of
 from .bases import refuse_base
 from .levels import rule_for
 from .loaded import loaded
-from .options import one_of, plain
+from .options import check_backend, one_of, plain
 from .options import reckless_steps as check_reckless_steps
 from .parameters import check_trained
 from .restated import GAPS, OLDER, is_as_kept, restate, zeros
@@ -26,7 +26,7 @@ _CHECKS = {
     "acceleration": one_of("win", "win2"),
     "reckless_steps": check_reckless_steps,
     "state": one_of("float32", "compact"),
-    "backend": one_of("auto", "eager", "compile"),
+    "backend": check_backend,
 }
 
 
@@ -51,7 +51,7 @@ class Win(Optimizer):
         state: "float32", 4 bytes a parameter and distance, or "compact", about 1, as codes of one byte with a scale for
             128 of them; of small parameters, and those of one dimension, float32 always (docs/state.md). With codes a
             step holds 4 bytes more for as long as the base's takes.
-        backend: "auto", "eager" or "compile" (on a CPU a step around a large model takes a third of the time).
+        backend: "auto", "eager", "compile" or "triton": what steps the two passes, as in the other optimizers.
 
     Raises:
         TypeError: `base` is no optimizer; a parameter that is not float32, bfloat16, float16 or float64.
@@ -213,10 +213,10 @@ class Win(Optimizer):
 
     def _work(self, param: Tensor, rule: Rule, state: Mapping[str, Tensor]) -> engine.Work:
         z = engine.local(param)
-        compiles = self.options["backend"] == "compile" and engine.has_no_address(z) is None
+        name, _ = engine.choose(self.options["backend"], z, z, engine.has_no_address(z))
         c = around_coefficients(rule, tuple(self.options["reckless_steps"]))
         local = {name: engine.local(state[name]) for name in rule.kept}
-        return around.with_room(rule, z, local, c, "compile" if compiles else "eager")
+        return around.with_room(rule, z, local, c, name)
 
     # checkpoints -----------------------------------------------------------------------------------------------------
 

@@ -64,8 +64,10 @@ def stepped(params: list[Parameter], optimizer: torch.optim.Optimizer, grads: Gr
 def torchs(name: str, params: list[Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
     """torch's optimizer of the same family with the same options, as far as it has them."""
     row = OPTIMIZERS[name]
-    known = ("lr", "betas", "eps", "weight_decay", "maximize", "momentum", "dampening", "nesterov")
+    known = ("lr", "betas", "eps", "weight_decay", "maximize", "momentum", "dampening", "nesterov", "momentum_decay")
     own = {option: value for option, value in {**row.options, **options}.items() if option in known}
+    if name == "nadamw":
+        return torch.optim.NAdam(params, decoupled_weight_decay=True, **own)
     return getattr(torch.optim, row.cls.__name__)(params, **own)
 
 

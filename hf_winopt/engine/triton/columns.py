@@ -76,4 +76,6 @@ WIN2_STEP = tl.constexpr(21)
 WIN2_Y = tl.constexpr(22)
 PHI = tl.constexpr(23)
 M_IN_U = tl.constexpr(24)
-COEFFICIENTS = tl.constexpr(25)
+RESPONSE_X_GAP = tl.constexpr(25)  # of steps that another optimizer takes
+RESPONSE_Y_GAP = tl.constexpr(26)
+COEFFICIENTS = tl.constexpr(27)

@@ -29,16 +29,25 @@ def proximal_move(c, before, u):
 
 
 @triton.jit
+def win_gap(c, x_step, gap):
+    return gap * number(c, col.WIN) + x_step * number(c, col.WIN_STEP)  # z - x <- c (z - x + (r1 - 1) step of x)
+
+
+@triton.jit
 def win_move(c, before, u, gap):
     x = conservative(c, before, u)
-    # z - x <- c (z - x + (r1 - 1) step of x)
-    return x, gap * number(c, col.WIN) + (x - before) * number(c, col.WIN_STEP)
+    return x, win_gap(c, x - before, gap)
+
+
+@triton.jit
+def win2_gaps(c, x_step, gap, y_gap):
+    y_gap = win_gap(c, x_step, y_gap)  # y - x <- c (y - x + (r1 - 1) step of x)
+    gap = gap * number(c, col.WIN2) + x_step * number(c, col.WIN2_STEP) + y_gap * number(c, col.WIN2_Y)
+    return gap, y_gap  # z - x <- c2 (z - x + (r2 - 1) step of x + (r2/r1) (y - x))
 
 
 @triton.jit
 def win2_move(c, before, u, gap, y_gap):
     x = conservative(c, before, u)
-    # y - x <- c (y - x + (r1 - 1) step of x)
-    y_gap = y_gap * number(c, col.WIN) + (x - before) * number(c, col.WIN_STEP)
-    gap = gap * number(c, col.WIN2) + (x - before) * number(c, col.WIN2_STEP) + y_gap * number(c, col.WIN2_Y)
-    return x, gap, y_gap  # z - x <- c2 (z - x + (r2 - 1) step of x + (r2/r1) (y - x))
+    gap, y_gap = win2_gaps(c, x - before, gap, y_gap)
+    return x, gap, y_gap
