@@ -17,7 +17,7 @@ from .device import install
 
 device = install()
 
-from hf_winopt.engine.triton import plan  # noqa: E402, F401  with it come the kernels
+from hf_winopt.engine.triton import around, plan  # noqa: E402, F401  with them come the kernels
 
 os.environ["TRITON_INTERPRET"] = "1"  # from here on it says only that parameters on the CPU will do
 
