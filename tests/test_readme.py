@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import (
     adamw_paper,
+    around_cost,
     bf16_params,
     first_step,
     hessian_cost,
@@ -106,6 +107,20 @@ def test_the_tables_of_times():
     assert plain_loops.report(json.loads((RESULTS / "plain_loops.json").read_text())).strip() in PERFORMANCE
     for row in json.loads((RESULTS / "host_time.json").read_text())["rows"]:
         assert f"| {row['name']} | {row['host_us']:.0f} | " in PERFORMANCE
+
+
+def test_the_tables_of_win_around_others():
+    page = (ROOT / "docs" / "around.md").read_text(encoding="utf-8")
+    assert around_cost.table(json.loads((RESULTS / "around_cost.json").read_text())) in page
+    for folder in ("muon_cifar10",):
+        written = (RESULTS / folder / "report.md").read_text(encoding="utf-8")
+        assert written == report.write(json.loads((RESULTS / folder / "summary.json").read_text()))
+        assert _table(written) in page
+
+
+def _table(written):
+    """That of the results, in a report."""
+    return written.split("## At equal steps\n\n")[1].split("\n\n")[0]
 
 
 DISTRIBUTED = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
