@@ -7,7 +7,7 @@ them until they are replaced, and what waits is a tensor of its own, for as long
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..rules import Coefficients, Rule, State, arrive, leave
 from .layout import blocks_per_row
 from .norms import blocks_of
 from .passes import after_base, before_base, waiting_places, waits_apart
-from .programs import Kind, Request, in_loops
+from .programs import Kind, Program, Request, in_loops
 from .ready import programs
 from .steppers import Call, Group, parts_of, take_home
 from .work import Work, alone, compute_dtype, segments
@@ -27,13 +27,13 @@ WAITS = "_waits"
 """Behind the name of a distance: what waits for it, in a tensor of its own."""
 
 
-def with_room(rule: Rule, z: Tensor, state: State, c: Mapping[str, float], engine: str) -> Work:
+def with_room(rule: Rule, z: Tensor, state: State, c: Coefficients, engine: str) -> Work:
     """A parameter, or its shard, with its distances and room for what waits, for both passes of one step."""
     room = {
         name + WAITS: torch.empty_like(z, dtype=compute_dtype(z.dtype), memory_format=torch.preserve_format)
         for name in waits_apart(rule)
     }
-    return Work(z, {**state, **room}, z, dict(c), engine=engine)
+    return Work(z, {**state, **room}, z, c, engine=engine)
 
 
 def before(rule: Rule, works: Sequence[Work]) -> None:
@@ -51,13 +51,17 @@ def _pass(rule: Rule, works: Sequence[Work], one_pass: Callable[..., list[Tensor
     for work in works:
         if work.z.numel():
             by_engine["eager" if work.engine == "compile" and _is_single(rule, work) else work.engine].append(work)
+    compiled = [
+        (Request(one_pass, rule, tuple(mine[0].c), kind), mine) for kind, mine in _by_kind(by_engine["compile"])
+    ]
+    its = programs([request for request, _ in compiled])  # before any parameter is changed
     for segment in segments(rule, by_engine["eager"]):
         for z, _, *states in blocks_of(segment):
             kept = dict(zip(rule.kept, states))
             on_block(rule, segment.c, z, kept, states[len(kept) :])
         segment.finish()
-    for kind, mine in _by_kind(by_engine["compile"]):
-        _compiled(Request(one_pass, rule, tuple(mine[0].c), kind), mine)
+    for (request, mine), program in zip(compiled, its):
+        _compiled(request, program, mine)
     if by_engine["triton"]:
         from .triton.around import step  # imports Triton
 
@@ -93,8 +97,7 @@ def _by_kind(works: Sequence[Work]) -> Iterator[tuple[Kind, list[Work]]]:
     yield from kinds.items()
 
 
-def _compiled(request: Request, works: list[Work]) -> None:
-    (program,) = programs([request])
+def _compiled(request: Request, program: Program, works: list[Work]) -> None:
     rule, names = request.rule, ("z", "g", *works[0].state)
     call = Call(request, program, Group(rule, works[0].c, request.kind, works))
     tensors_of_rule = 2 + len(rule.kept)

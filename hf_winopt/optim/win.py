@@ -167,18 +167,21 @@ class Win(Optimizer):
         works: defaultdict[Rule, list[engine.Work]] = defaultdict(list)
         for param, (rule, state) in distances.items():
             works[rule].append(self._work(param, rule, state))
-        for rule, mine in works.items():
-            around.before(rule, mine)
+        left: list[tuple[Rule, list[engine.Work]]] = []
+        stepped = False
         try:
-            self.base.step()
-        finally:
             for rule, mine in works.items():
+                around.before(rule, mine)
+                left.append((rule, mine))
+            self.base.step()
+            stepped = True
+        finally:
+            for rule, mine in left:
                 around.after(rule, mine)
-            for param, (
-                _,
-                state,
-            ) in distances.items():  # not sooner: bases begin their state where there is none at all
-                self.state[param].update(state)
+            # not sooner, and not where it has failed at once: bases begin their state where there is none at all
+            for param, (_, state) in distances.items():
+                if stepped or self.state.get(param):
+                    self.state[param].update(state)
         return loss
 
     def _rule(self, param: Tensor) -> Rule:

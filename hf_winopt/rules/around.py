@@ -22,7 +22,7 @@ RESPONSE = "response_"
 
 
 @functools.lru_cache(maxsize=64)
-def around_coefficients(rule: Rule, reckless_steps: tuple[float, float]) -> dict[str, float]:
+def around_coefficients(rule: Rule, reckless_steps: tuple[float, float]) -> Coefficients:
     """Every number of a step around another's, computed on the host in float64; the same at every step."""
     c = rule.movement.coefficients({"reckless_steps": reckless_steps}, 0.0, 0.0)
     nothing = {name: torch.zeros((), dtype=torch.float64, device="cpu") for name in rule.movement.state_names}

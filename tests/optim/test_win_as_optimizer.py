@@ -201,6 +201,19 @@ def test_a_step_that_fails_leaves_x_where_it_was():
     step_all([params], [optimizer], 1)
 
 
+def test_a_first_step_that_fails_leaves_a_base_that_can_begin():
+    """Most bases make their state where there is none at all: nothing of ours may be there before."""
+    params = parameters([(4, 3)], torch.float32)
+    optimizer = Win(torch.optim.AdamW(params, lr=1e-2))
+    params[0].grad = torch.zeros(4, 3).to_sparse()
+    before = params[0].detach().clone()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    assert torch.equal(params[0], before)
+    step_all([params], [optimizer], 1)
+    assert optimizer.state[params[0]]["step"] == 1
+
+
 def test_grad_scaler_leaves_a_step_out():
     params = parameters([(4, 3)], torch.float32)
     optimizer = Win(torch.optim.AdamW(params, lr=1e-2, fused=True))
