@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .. import OPTIMIZERS, create_optimizer
+from .. import COMPOSED, OPTIMIZERS, create_optimizer
 from ..engine import BACKENDS, choose, resolve
 from ..optim.registry import suggestion
 from ..rules import STATES
@@ -86,6 +86,8 @@ def make_plan(
         raise ValueError(f"state must be {' or '.join(STATES)}; got {unknown[0]!r}")
     engines = dict.fromkeys(e for backend in backends for e in _engines(backend, chosen))
     for name in names:
+        if name in COMPOSED:
+            raise ValueError(f"{name} is not measured here: its step is another's (benchmarks/around_cost.py)")
         create_optimizer(name, [torch.zeros(1, device="cpu")])  # knows what to say of a wrong name
     unique = tuple(dict.fromkeys(names or OPTIMIZERS))
     levels = tuple(dict.fromkeys(states))

@@ -97,12 +97,14 @@ def describe_optimizer(optimizer: Any, arguments: TrainingArguments) -> dict[str
     optimizer = getattr(optimizer, "optimizer", optimizer)  # out of Accelerate's wrapper
     group = optimizer.param_groups[0]
     # What is off or left to the optimizer says nothing; rates change with the schedule and stand under "training".
-    left_out = {"params", "lr", "initial_lr"}
+    left_out = {"params", "lr", "initial_lr", "part", "split"}
     options = {
         key: plain(value)
         for key, value in group.items()
         if key not in left_out and value is not None and value is not False and _OFF.get(key) != value
     }
+    for part in optimizer.parts.values() if isinstance(optimizer, Parts) else ():
+        options |= {**describe_optimizer(part, arguments)["options"], **options}
     if isinstance(optimizer, Win):
         options |= {key: value for key, value in optimizer.options.items() if key != "backend"}
     if group.get("acceleration") == "none":

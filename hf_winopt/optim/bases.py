@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from torch.optim import Optimizer
+
+from .base import RuleOptimizer
+from .parts import Parts
 
 _OWN_POINT = {
     "LBFGS": "evaluates the loss several times a step, at points of its own",
@@ -23,8 +25,6 @@ def refuse_base(base: object) -> None:
         TypeError: no optimizer.
         ValueError: an optimizer that Win cannot go around; says why, and what would be right.
     """
-    from .base import RuleOptimizer
-
     if not isinstance(base, Optimizer):
         made = " (make one of it first: Win(AdamW(params)), not Win(AdamW))" if isinstance(base, type) else ""
         raise TypeError(f"base must be a torch.optim.Optimizer; got {base!r}{made}")
@@ -32,21 +32,15 @@ def refuse_base(base: object) -> None:
     if isinstance(getattr(base, "optimizer", None), Optimizer) and name == "AcceleratedOptimizer":
         raise ValueError("base must be an optimizer before accelerator.prepare(): prepare the Win around it instead")
     if isinstance(base, RuleOptimizer):
-        _refuse_ours(base, name)
+        raise ValueError(f"base must be another's optimizer; ours have Win in their step: {name}(acceleration='win')")
+    if isinstance(base, Parts):
+        raise ValueError("base must be one optimizer, not several: put Win around each part that is to have it")
     if not {"state", "param_groups"} <= base.state_dict().keys():
         raise ValueError(
             f"base must have a state dict of torch's form; that of {name} has no 'state' and 'param_groups'"
         )
     if (why := _needs_its_own_point(base)) is not None:
         raise ValueError(f"base must take its step with the gradient at the weights as they are; {name} {why}")
-
-
-def _refuse_ours(base: Any, name: str) -> None:
-    for group in base.param_groups:
-        if group["acceleration"] != "none":
-            raise ValueError(f"base must not be accelerated already; got {name} with {group['acceleration']!r}")
-        if group["skip_nonfinite"]:
-            raise ValueError(f"base must not leave out steps by itself: {name}(acceleration='win') does both")
 
 
 def _needs_its_own_point(base: Optimizer) -> str | None:
@@ -63,5 +57,5 @@ def _needs_its_own_point(base: Optimizer) -> str | None:
 
 
 def _is_of(part: str, name: str) -> bool:
-    """SAM's kin end in its name, and others have it in the middle of a word."""
-    return name.endswith(part) if part == "sam" else part in name
+    """Kin end in the name, and others have a short one in the middle of a word; the long ones stand anywhere."""
+    return part in name if part in ("lbfgs", "schedulefree") else name.endswith(part)

@@ -50,7 +50,7 @@ class Composed:
     def formula(self) -> str:
         """Where in `docs/math.md` it stands."""
         acceleration = self.fixed.get("acceleration", "none")
-        return "3b Muon beside AdamW" if acceleration == "none" else f"3b {acceleration} around {self.base}"
+        return "3 Muon beside AdamW" if acceleration == "none" else f"3 {acceleration} around {self.base}"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,10 +14,12 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from .adam import AdamW
-from .parts import Parts
+from .parts import SPLIT, Parts
 from .pieces import OF_FSDP1
 from .split import described, hidden_matrices
 from .win import Win
+
+_WRAPPERS = re.compile(r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|module)\.")
 
 _OF_PIECES = (
     "muon orthogonalizes whole matrices, and was given flat pieces, as DeepSpeed and FSDP1 make them: use FSDP2 or DDP"
@@ -25,9 +29,8 @@ _OF_PIECES = (
 class _Matrices(Parts):
     """Muon's and AdamW's parts; Muon needs whole matrices at every step."""
 
-    def step(self, closure: Any = None) -> Any:
+    def _check(self) -> None:
         _refuse_pieces(p for group in self.parts["muon"].param_groups for p in group["params"])
-        return super().step(closure)
 
 
 def muon(
@@ -63,7 +66,8 @@ def muon(
         reckless_steps: those of Win.
         muon_include, muon_exclude: regular expressions for names of parameters that Muon is to train or to leave to
             AdamW, whatever the split is otherwise; the second is the stronger.
-        state: "float32" or "compact": how Win's distances and AdamW's state are stored.
+        state: "float32", "compact" or (without acceleration) "8bit": how AdamW's state and Win's distances are stored;
+            Muon's own momentum is float32 always.
         backend: of AdamW-Win and Win.
         model: whose parameters they are.
 
@@ -79,17 +83,20 @@ def muon(
         raise ValueError(
             f"muon splits the parameters by what they are in the model: model must be a module; got {model!r}"
         )
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        model = model.module
     groups = _groups(params)
     if any(map(_is_marked_piece, model.parameters())):
         raise ValueError(_OF_PIECES)
-    matrices = hidden_matrices(model, muon_include, muon_exclude)
     _check_known(groups, model)
+    matrices = hidden_matrices(model, muon_include, muon_exclude)
     chosen = set(map(id, matrices.values()))
     by_part: dict[str, list[dict[str, Any]]] = {"muon": [], "adamw": []}
     for group in groups:
         for part, mine in (("muon", True), ("adamw", False)):
             if its := [p for p in group["params"] if (id(p) in chosen) == mine]:
-                by_part[part].append({**group, "params": its})
+                options = {name: value for name, value in group.items() if name != "param_names"}
+                by_part[part].append({**options, "params": its, SPLIT: _number_of(its, model)})
     parts = {
         "muon": _muon_of(by_part["muon"], lr, weight_decay, momentum, nesterov, ns_steps, adjust_lr_fn),
         "adamw": AdamW(
@@ -105,10 +112,9 @@ def muon(
         ),
     }
     if acceleration != "none":
-        own = backend if backend != "triton" else "auto"
-        parts["muon"] = Win(parts["muon"], acceleration, reckless_steps, state=state, backend=own)
+        parts["muon"] = Win(parts["muon"], acceleration, reckless_steps, state=state, backend=backend)
     if _is_first_process():
-        print(described(model, matrices), flush=True)
+        print(described(model, matrices, [p for group in groups for p in group["params"]]), flush=True)
     return _Matrices(parts)
 
 
@@ -143,6 +149,13 @@ def _listed(params: Any) -> list[Any]:
 def _param(given: Any) -> Tensor:
     """A parameter that may come with its name."""
     return given[1] if isinstance(given, tuple) else given
+
+
+def _number_of(params: list[Tensor], model: nn.Module) -> int:
+    """Of the names of these parameters, without what wrappers add to them."""
+    names = {id(param): name for name, param in model.named_parameters()}
+    text = "\n".join(_WRAPPERS.sub("", names[id(p)]) for p in params if id(p) in names)
+    return zlib.crc32(text.encode())
 
 
 def _check_known(groups: list[dict[str, Any]], model: nn.Module) -> None:

@@ -13,6 +13,10 @@ PART = "part"
 """The key of a parameter group that says whose it is."""
 
 
+SPLIT = "split"
+"""The key of a number that tells which parameters a group has, by their names; it may be missing."""
+
+
 class Parts(Optimizer):
     """Several optimizers as one, stepped in order; the groups of all stand one behind the other.
 
@@ -62,8 +66,9 @@ class Parts(Optimizer):
 
     @state.setter
     def state(self, state: Mapping[Tensor, Any]) -> None:
-        for param, kept in state.items():
-            self.state[param] = kept
+        states, kept = self.state, dict(state)
+        states.clear()
+        states.update(kept)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the part that it names.
@@ -87,9 +92,13 @@ class Parts(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._check()
         for part in self._parts.values():
             part.step()
         return loss
+
+    def _check(self) -> None:
+        """What a subclass asks of its parameters before a step; it leaves `step` itself alone, as torch hooks that."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As each part does."""
@@ -131,6 +140,12 @@ class Parts(Optimizer):
         order = [group.get(PART) for group in state_dict["param_groups"]]
         if order != list(self._order):
             raise ValueError(f"state_dict must have groups of the parts {list(self._order)}; got those of {order}")
+        for mine, theirs in zip(self.param_groups, state_dict["param_groups"]):
+            if mine.get(SPLIT) != theirs.get(SPLIT) and None not in (mine.get(SPLIT), theirs.get(SPLIT)):
+                raise ValueError(
+                    f"state_dict must be of the same split; its group of {theirs[PART]} has other parameters than "
+                    "here. Give the options that it was split by"
+                )
         before = {name: (part.state, part.param_groups) for name, part in self._parts.items()}
         try:
             for name, part in self._parts.items():
@@ -161,6 +176,10 @@ class _States(MutableMapping[Tensor, Any]):
     def __init__(self, parts: Any) -> None:
         self._parts = list(parts)
         self._home = {id(p): part for part in self._parts for group in part.param_groups for p in group["params"]}
+
+    def get(self, param: Tensor, default: Any = None) -> Any:  # a part makes what is asked for by its key
+        part = self._home.get(id(param))
+        return default if part is None else part.state.get(param, default)
 
     def __getitem__(self, param: Tensor) -> Any:
         return self._home[id(param)].state[param]

@@ -10,20 +10,23 @@ from torch import Tensor, nn
 
 _HEADS = re.compile(
     r"(^|\.)(lm_head|head|heads|classifier|classification_head|score|output_projection|qa_outputs|cls|predictions|"
-    r"proj_out|embed_out|out_proj_head|logits?|fc_out|output_layer)(\.|$)"
+    r"proj_out|embed_out|logits?|output_layer)(\.|$)"
 )
 """Modules that make logits, by their names."""
 
-_EMBEDDINGS = re.compile(r"embed|position|token_type|(^|\.)(wte|wpe|shared)(\.|$)")
+_EMBEDDINGS = re.compile(
+    r"(^|\.)((\w+_)?embed(ding)?s?(_(tokens?|positions?|proj|project|projection))?|wte|wpe|shared)(\.|$)"
+)
 """Tables of vectors, and what turns input into the first of them, by their names."""
 
-_ADAPTERS = re.compile(r"\.lora_(embedding_)?[AB](\.|$)")
+_WEIGHT = re.compile(r"weight\w*$")
+"""What a layer multiplies by; other tensors of two dimensions are stacked vectors."""
 
 
 def hidden_matrices(model: nn.Module, include: str | None = None, exclude: str | None = None) -> dict[str, Tensor]:
     """Name -> parameter of what Muon is to train; all others are for AdamW.
 
-    Those are the trained parameters of two dimensions, both greater than 1, but for embeddings, what shares its weights
+    Those are the trained weights of two dimensions, both greater than 1, but for embeddings, what shares its weights
     with one, and output heads: what a transformers model calls its output embeddings or has outside of its base model,
     and what is called like one (`lm_head`, `classifier`, `score` ...). LoRA's matrices go where the layer would that
     they adapt; torch's Muon takes no convolutions and no stacked matrices.
@@ -45,6 +48,7 @@ def hidden_matrices(model: nn.Module, include: str | None = None, exclude: str |
         by_itself = (
             min(param.shape) > 1
             and id(param) not in embeddings
+            and all(_WEIGHT.search(name) for name in every)
             and not any(_EMBEDDINGS.search(name) or _HEADS.search(name) or name in outside for name in every)
         )
         if param not in left and (param in chosen or by_itself):
@@ -91,19 +95,16 @@ def _outside_of_base(model: nn.Module) -> frozenset[str]:
     if not isinstance(base, nn.Module) or base is inner:
         return frozenset()
     mine = {id(param) for param in base.parameters()}
-    return frozenset(
-        name
-        for name, param in model.named_parameters(remove_duplicate=False)
-        if id(param) not in mine and not _ADAPTERS.search(name)
-    )
+    return frozenset(name for name, param in model.named_parameters(remove_duplicate=False) if id(param) not in mine)
 
 
-def described(model: nn.Module, chosen: Iterable[str]) -> str:
-    """The split in a few lines: how many parameters go to whom, and which."""
+def described(model: nn.Module, chosen: Iterable[str], given: Iterable[Tensor] | None = None) -> str:
+    """The split in a few lines: how many parameters go to whom, and which; of all of them or of those given."""
     chosen, every = set(chosen), {names[0]: param for param, names in _names(model).items()}
+    known = set(map(id, every.values() if given is None else given))
     lines = []
     for part, mine in (("muon", True), ("adamw", False)):
-        named = {name: param for name, param in every.items() if (name in chosen) == mine}
+        named = {name: p for name, p in every.items() if (name in chosen) == mine and id(p) in known}
         size = sum(param.numel() for param in named.values())
         matrices = [name for name, param in named.items() if param.ndim > 1]
         kinds = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in matrices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from .levels import rule_for
 from .loaded import loaded
 from .options import check_backend, one_of, plain
 from .options import reckless_steps as check_reckless_steps
-from .parameters import check_trained
+from .parameters import check_memory, check_trained
 from .restated import GAPS, OLDER, is_as_kept, restate, zeros
 from .state import check
 
@@ -38,8 +39,8 @@ class Win(Optimizer):
     `d' = (d + (r1 - 1) (x' - x)) / (1 + r1)`, `z' = x' + d'`. Of a parameter one tensor is kept beside the base's
     state, the distance `d = z - x` (two under Win2): what is written into a weight between two steps stays written.
 
-    Around `torch.optim.Adam` and `torch.optim.SGD` it is `adam_win` and `sgd_win` exactly; around `torch.optim.AdamW`
-    it differs from `adamw_win` by `O(lr^2 weight_decay)`, decoupled in place of proximal decay.
+    Around `torch.optim.Adam` and `torch.optim.SGD` without decay it is `adam_win` and `sgd_win`; around
+    `torch.optim.AdamW` it differs from `adamw_win` by `O(lr^2 weight_decay)`, decoupled in place of proximal decay.
 
     Parameter groups, `state` and `defaults` are the base's own; so are its options, and schedules change them as ever.
     The state dict is the base's with the distances among the state of each parameter, and one of the base alone loads.
@@ -56,7 +57,7 @@ class Win(Optimizer):
     Raises:
         TypeError: `base` is no optimizer; a parameter that is not float32, bfloat16, float16 or float64.
         ValueError: a bad option; a base that needs the gradient at a point of its own (LBFGS, SAM, schedule-free), that
-            is accelerated already, or that Accelerate has prepared.
+            is ours (ours have `acceleration`), or that Accelerate has prepared.
 
     Example:
         >>> optimizer = Win(torch.optim.Muon(matrices, lr=1e-3, adjust_lr_fn="match_rms_adamw"))
@@ -65,6 +66,7 @@ class Win(Optimizer):
     """
 
     _base: Optimizer | None = None
+    _told = False
 
     def __init__(
         self,
@@ -178,9 +180,9 @@ class Win(Optimizer):
         finally:
             for rule, mine in left:
                 around.after(rule, mine)
-            # not sooner, and not where it has failed at once: bases begin their state where there is none at all
+            # not sooner, nor where a base has left out its first step: bases begin their state where there is none
             for param, (_, state) in distances.items():
-                if stepped or self.state.get(param):
+                if self.state.get(param) or (stepped and _is_any(state)):
                     self.state[param].update(state)
         return loss
 
@@ -201,22 +203,28 @@ class Win(Optimizer):
             for param in group["params"]:
                 if param.grad is None:
                     continue
-                rule, kept = self._rule(param), self.state.get(param, {})
+                check_trained([param])
+                z, rule, kept = engine.local(param), self._rule(param), self.state.get(param, {})
+                check_memory(z, None)
                 state = {name: kept[name] for name in _NAMES if name in kept}
                 check(state, param, rule)
-                if not is_as_kept(state, engine.local(param), rule):
+                if not is_as_kept(state, z, rule):
                     restate(state, param, rule)
                     for name in _NAMES:
                         kept.pop(name, None)
                 for name, encoding in rule.encodings.items():
                     if name not in state:
                         state.update(zeros(name, param, encoding))
+                    state[name] = _laid_out(param, z, state[name])
                 found[param] = rule, state
         return found
 
     def _work(self, param: Tensor, rule: Rule, state: Mapping[str, Tensor]) -> engine.Work:
         z = engine.local(param)
-        name, _ = engine.choose(self.options["backend"], z, z, engine.has_no_address(z))
+        name, why = engine.choose(self.options["backend"], z, z, engine.has_no_address(z))
+        if why is not None and not self._told:
+            self._told = True
+            warnings.warn(f"Win's own passes go by the slower eager engine: {why}", stacklevel=5)
         c = around_coefficients(rule, tuple(self.options["reckless_steps"]))
         local = {name: engine.local(state[name]) for name in rule.kept}
         return around.with_room(rule, z, local, c, name)
@@ -262,6 +270,7 @@ class Win(Optimizer):
     def _fitted(self, param: Tensor, state: Mapping[str, Any], key: object) -> dict[str, Tensor]:
         """The distances of a parameter in a state dict, checked, on its device."""
         rule, found = self._rule(param), {}
+        state = {name: _codes_again(state, name) for name in state}  # torch's bases cast all that they load
         for name in (*GAPS, *OLDER):
             if state.get(name) is not None:
                 found.update(loaded(param, state, name, key, rule))
@@ -277,6 +286,25 @@ class Win(Optimizer):
 
 _NAMES = (*GAPS, *OLDER, *map(scale_of, GAPS))
 """What is kept of a parameter beside the base's state, at any level."""
+
+
+def _is_any(state: Mapping[str, Tensor]) -> bool:
+    """Whether there is any distance; asked of a parameter whose base keeps nothing of it."""
+    return any(bool(engine.local(tensor).any()) for tensor in state.values())
+
+
+def _laid_out(param: Tensor, z: Tensor, tensor: Tensor) -> Tensor:
+    """A distance laid out as its parameter is: both are walked in one order."""
+    here = engine.local(tensor)
+    if here.stride() == z.stride():
+        return tensor
+    return engine.like(param, torch.empty_like(z, dtype=here.dtype, memory_format=torch.preserve_format).copy_(here))
+
+
+def _codes_again(state: Mapping[str, Any], name: str) -> Any:
+    value = state[name]
+    coded = name in GAPS and state.get(scale_of(name)) is not None
+    return value.to(torch.int8) if coded and isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _without_ours(state: Any) -> Any:

@@ -162,6 +162,35 @@ def test_a_malformed_state_dict_leaves_all_parts_as_they_were(spoil, message):
     train(net, optimizer, 1)
 
 
+def test_a_checkpoint_of_another_split_is_refused():
+    net = Net()
+    optimizer = made("muon", net, muon_exclude="second")
+    train(net, optimizer, 1)
+    other = made("muon", net, muon_exclude="first", muon_include="second")
+    with pytest.raises(ValueError, match="must be of the same split; its group of muon has other parameters"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_hooks_run_once_and_state_can_be_cleared():
+    net, called = Net(), []
+    Parts({"all": torch.optim.SGD(Net().parameters())})
+    optimizer = made("muon", net)
+    optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+    train(net, optimizer, 1)
+    assert called == ["before"]
+    assert optimizer.state.get(torch.zeros(1)) is None
+    optimizer.state = {}
+    assert len(optimizer.state) == 0
+    assert optimizer.state.get(net.first.weight) is None
+    train(net, optimizer, 1)
+
+
+def test_what_is_printed_is_of_the_parameters_given(capsys):
+    net = Net()
+    create_optimizer("muon", net.first.parameters(), lr=1e-2, model=net)
+    assert capsys.readouterr().out.startswith("muon: 1 tensors, 0.00 M parameters: first.weight\n")
+
+
 def test_a_group_is_added_to_the_part_that_it_names():
     net, more = Net(), nn.Linear(16, 4)
     optimizer = made("muon", net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import transformers
 from torch import nn
 
@@ -72,6 +73,8 @@ def test_all_of_them_and_nothing_else():
 class Plain(nn.Module):
     def __init__(self):
         super().__init__()
+        self.latents = nn.Parameter(torch.zeros(4, 8))
+        self.decomposition = nn.Linear(8, 8).requires_grad_(False)
         self.table = nn.Embedding(20, 8)
         self.hidden = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
         self.conv = nn.Conv1d(8, 8, 3)
@@ -122,6 +125,32 @@ def test_the_split_is_described():
     text = described(Plain(), ["hidden.0.weight"])
     assert text.splitlines() == [
         "muon: 1 tensors, 0.00 M parameters: hidden.*.weight",
-        "adamw: 9 tensors, 0.00 M parameters: table.weight, hidden.*.weight, conv.weight, narrow.weight, "
+        "adamw: 10 tensors, 0.00 M parameters: latents, table.weight, hidden.*.weight, conv.weight, narrow.weight, "
         "and 5 of one dimension",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("decomposition", True),
+        ("embedding_model", True),
+        ("fc_out", True),
+        ("patch_embeddings", False),
+        ("embed_tokens", False),
+        ("lm_head", False),
+    ],
+)
+def test_names_are_read_component_by_component(name, expected):
+    model = nn.ModuleDict({name: nn.Linear(8, 8)})
+    assert (f"{name}.weight" in hidden_matrices(model)) is expected
+
+
+def test_adapters_of_a_layer_outside_of_the_base_model_go_where_it_would():
+    from peft import LoraConfig, get_peft_model
+
+    model = transformers.DebertaForSequenceClassification(transformers.DebertaConfig(**SMALL, vocab_size=50))
+    assert not any("pooler" in name for name in hidden_matrices(model))
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["in_proj", "pooler.dense"]))
+    assert hidden_matrices(adapted)
+    assert not any("pooler" in name for name in hidden_matrices(adapted))

@@ -248,3 +248,51 @@ def test_sparse_gradients_where_the_base_takes_them():
     before = table.weight.detach().clone()
     optimizer.step()
     assert (table.weight != before).any(1).tolist() == [False, True, True] + [False] * 7
+
+
+def test_a_base_that_leaves_out_its_first_step_can_begin_later():
+    class Waits(torch.optim.AdamW):
+        waits = True
+
+        def step(self, closure=None):
+            return None if self.waits else super().step(closure)
+
+    params = parameters([(4, 3)], torch.float32)
+    optimizer = Win(Waits(params, lr=1e-2))
+    step_all([params], [optimizer], 2)
+    optimizer.base.waits = False
+    step_all([params], [optimizer], 2)
+    assert optimizer.state[params[0]]["step"] == 2
+
+
+def test_by_way_of_the_base_alone_codes_stay_codes():
+    params = parameters([(64, 80)], torch.float32)
+    optimizer = Win(torch.optim.AdamW(params, lr=1e-2), state="compact")
+    step_all([params], [optimizer], 3)
+    kept = {name: value.clone() for name, value in optimizer.state[params[0]].items() if "gap" in name}
+    base = torch.optim.AdamW(params, lr=1e-2)
+    base.load_state_dict(optimizer.state_dict())
+    again = Win(torch.optim.AdamW(params, lr=1e-2), state="compact")
+    again.load_state_dict(base.state_dict())
+    assert all(torch.equal(again.state[params[0]][name], value) for name, value in kept.items())
+
+
+@pytest.mark.parametrize("backend", ["eager", "compile", "triton"])
+def test_a_weight_that_is_laid_out_otherwise_later(backend):
+    params, others = ([torch.nn.Parameter(torch.ones(4, 3, 2, 2))] for _ in range(2))
+    mine, theirs = (Win(torch.optim.SGD(p, lr=1e-2), backend=b) for p, b in ((params, backend), (others, "eager")))
+    step_all([params, others], [mine, theirs], 3)
+    params[0].data = params[0].data.to(memory_format=torch.channels_last)
+    step_all([params, others], [mine, theirs], 2, start=4)
+    torch.testing.assert_close(params, others)
+
+
+def test_a_weight_without_memory_of_its_own_is_refused_before_any_is_touched():
+    params = parameters([(300, 300), (300, 300)], torch.float32)
+    optimizer = Win(torch.optim.SGD(params, lr=1e-2))
+    step_all([params], [optimizer], 2)
+    params[1].data = params[1].data[:1].expand(300, 300)
+    before = params[0].detach().clone()
+    with pytest.raises(ValueError, match="memory for every element"):
+        step_all([params], [optimizer], 1, start=4)
+    assert torch.equal(params[0], before)

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import hf_winopt
 from hf_winopt import COMPOSED, Win, create_optimizer
+from hf_winopt.optim import Parts
 from tests.beside import of_this_process, passes_with_them
 
 
@@ -48,7 +49,6 @@ BASES = {
     "bitsandbytes AdamW8bit": of_library("bitsandbytes.optim", "AdamW8bit", lr=1e-2),
     "bitsandbytes Lion": of_library("bitsandbytes.optim", "Lion", lr=1e-2),
     "torchao AdamW8bit": of_library("torchao.optim", "AdamW8bit", lr=1e-2),
-    "our Adan": lambda params: hf_winopt.Adan(params, lr=1e-2),
 }
 each = pytest.mark.parametrize("name", of_this_process(BASES))
 
@@ -135,8 +135,8 @@ class OwnForm(torch.optim.SGD):
         (AsksForALoss, ValueError, "asks for a closure"),
         (OwnForm, ValueError, "OwnForm has no 'state'"),
         (lambda p: Win(torch.optim.SGD(p)), ValueError, "must not be a Win itself"),
-        (lambda p: create_optimizer("adan_win", p), ValueError, "accelerated already; got Adan with 'win'"),
-        (lambda p: hf_winopt.AdamW(p, skip_nonfinite=True), ValueError, "leave out steps"),
+        (hf_winopt.Adan, ValueError, "ours have Win in their step: Adan"),
+        (lambda p: Parts({"all": torch.optim.SGD(p)}), ValueError, "must be one optimizer, not several"),
         (lambda p: torch.optim.AdamW, TypeError, "make one of it first"),
         (lambda p: p, TypeError, "base must be a torch.optim.Optimizer"),
     ],
@@ -175,7 +175,7 @@ def test_one_that_accelerate_has_prepared_is_refused():
         ({"acceleration": "none"}, "acceleration must be one of 'win', 'win2'; got 'none'"),
         ({"reckless_steps": (0, 8)}, "reckless_steps must be two finite numbers > 0"),
         ({"state": "8bit"}, "state must be one of 'float32', 'compact'; got '8bit'"),
-        ({"backend": "triton"}, "backend must be one of 'auto', 'eager', 'compile'; got 'triton'"),
+        ({"backend": "numpy"}, "backend must be one of 'auto', 'eager', 'compile', 'triton'; got 'numpy'"),
     ],
 )
 def test_bad_options_are_named(options, message):

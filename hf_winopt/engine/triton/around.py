@@ -24,6 +24,7 @@ from .batch import EXACT, TYPES, Entry
 from .encodings import BLOCK as IN_A_BLOCK
 from .encodings import FLOAT32, REMAINDER, kept
 from .movement import win2_gaps, win_gap
+from .plan import capturing, current
 from .stored import read, write
 from .walks import block_at, chunk_of, rows_at
 
@@ -181,6 +182,9 @@ class _Prepared:
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
 """Those of the last steps, by where all tensors lie."""
 
+_of_graphs: list[_Prepared] = []
+"""Those that a captured graph reads at every replay."""
+
 FEW = 16
 
 
@@ -189,11 +193,19 @@ def step(rule: Rule, works: Sequence[Work], after: bool) -> None:
     for mine in _alike(works):
         tensors = (tensor for work in mine for tensor in (work.z, *work.state.values()))
         key = (rule, tuple(mine[0].c.values()), mine[0].z.dtype, mine[0].z.device, *_places(tensors))
+        if key not in _prepared and capturing(mine[0].z.device):
+            raise RuntimeError(
+                "Win cannot be captured in a graph before it has taken a step outside of it, nor with state='compact', "
+                "which has other tensors at every step"
+            )
         found = _prepared.pop(key, None) or _Prepared(rule, mine)
         _prepared[key] = found
         while len(_prepared) > FEW:
             _prepared.pop(next(iter(_prepared)))
-        found.run(after)
+        if capturing(mine[0].z.device):
+            _of_graphs.append(found)
+        with current(mine[0].z.device):
+            found.run(after)
 
 
 def _places(tensors: Any) -> list[tuple[int, torch.Size]]:

@@ -189,12 +189,21 @@ class _DevicePlan:
             tensor.record_stream(stream)
 
     def capturing(self) -> bool:
-        asks = getattr(torch.get_device_module(self._device), "is_current_stream_capturing", None)
-        return bool(asks and asks())
+        return capturing(self._device)
 
     def _current(self) -> AbstractContextManager[Any]:
-        """Launches go to the device that is current."""
-        if self._device.type == "cpu":
-            return nullcontext()
-        module = torch.get_device_module(self._device)
-        return nullcontext() if module.current_device() == self._device.index else module.device(self._device)
+        return current(self._device)
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether what is launched on a device now is being captured in a graph."""
+    asks = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
+    return bool(asks and asks())
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches go to the device that is current."""
+    if device.type == "cpu":
+        return nullcontext()
+    module = torch.get_device_module(device)
+    return nullcontext() if module.current_device() == device.index else module.device(device)
