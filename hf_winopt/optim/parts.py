@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .outer import Outer
+
 PART = "part"
 """The key of a parameter group that says whose it is."""
 
@@ -17,7 +19,7 @@ SPLIT = "split"
 """The key of a number that tells which parameters a group has, by their names; it may be missing."""
 
 
-class Parts(Optimizer):
+class Parts(Outer):
     """Several optimizers as one, stepped in order; the groups of all stand one behind the other.
 
     A parameter group says in `part` whose it is, and `add_param_group` takes a group that says so. The state dict is
@@ -107,10 +109,8 @@ class Parts(Optimizer):
 
     # checkpoints -----------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def _saved(self) -> dict[str, Any]:
         """The state dict of all parts, with their groups in order and the parameters numbered through."""
-        for hook in self._optimizer_state_dict_pre_hooks.values():
-            hook(self)
         theirs = {name: part.state_dict() for name, part in self._parts.items()}
         groups = {name: iter(each["param_groups"]) for name, each in theirs.items()}
         found: dict[str, Any] = {"state": {}, "param_groups": []}
@@ -121,22 +121,10 @@ class Parts(Optimizer):
             state = theirs[name]["state"]
             found["state"].update({number: state[key] for number, key in zip(numbers, group["params"]) if key in state})
             found["param_groups"].append({**group, "params": list(numbers)})
-        for after in self._optimizer_state_dict_post_hooks.values():
-            changed = after(self, found)
-            found = found if changed is None else changed
         return found
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict of the same parts.
-
-        Raises:
-            ValueError: groups of other parts, or what a part refuses. All are then as they were.
-        """
-        for hook in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = hook(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
-            raise ValueError(f"state_dict must have 'state' and 'param_groups'; got {state_dict!r}"[:300])
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        """One of the same parts, split in the same way; where one of them refuses its own, all stay as they were."""
         order = [group.get(PART) for group in state_dict["param_groups"]]
         if order != list(self._order):
             raise ValueError(f"state_dict must have groups of the parts {list(self._order)}; got those of {order}")
@@ -154,8 +142,6 @@ class Parts(Optimizer):
             for name, part in self._parts.items():
                 part.state, part.param_groups = before[name]
             raise
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "_parts": self._parts, "_order": self._order}

@@ -19,6 +19,7 @@ from .levels import rule_for
 from .loaded import loaded
 from .options import check_backend, one_of, plain
 from .options import reckless_steps as check_reckless_steps
+from .outer import Outer
 from .parameters import check_memory, check_trained
 from .restated import GAPS, OLDER, is_as_kept, restate, zeros
 from .state import check
@@ -31,7 +32,7 @@ _CHECKS = {
 }
 
 
-class Win(Optimizer):
+class Win(Outer):
     """Win or Win2 around a base optimizer, which may be any that steps with the gradient at the weights.
 
     Before its step the weights `z` become the conservative sequence `x`; the base steps there with whatever decay,
@@ -231,29 +232,15 @@ class Win(Optimizer):
 
     # checkpoints -----------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def _saved(self) -> dict[str, Any]:
         """The base's state dict, with the distances among the state of each parameter."""
-        for hook in self._optimizer_state_dict_pre_hooks.values():
-            hook(self)
         state_dict = self.base.state_dict()
         for group in state_dict["param_groups"]:  # a schedule can leave numpy's numbers, which not every reader takes
             group.update({name: plain(value) for name, value in group.items() if name != "params"})
-        for after in self._optimizer_state_dict_post_hooks.values():
-            changed = after(self, state_dict)
-            state_dict = state_dict if changed is None else changed
         return state_dict
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict of this optimizer or of the base alone; what it lacks of distances starts at 0.
-
-        Raises:
-            ValueError: what the base refuses, or a distance that does not fit its parameter. All is then as it was.
-        """
-        for hook in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = hook(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
-            raise ValueError(f"state_dict must have 'state' and 'param_groups'; got {state_dict!r}"[:300])
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        """One of this optimizer, or of the base alone; what it lacks of distances starts at 0."""
         fitted: dict[tuple[int, int], dict[str, Tensor]] = {}
         for i, (mine, theirs) in enumerate(zip(self.param_groups, state_dict["param_groups"])):
             for j, (param, key) in enumerate(zip(mine["params"], theirs["params"])):
@@ -264,8 +251,6 @@ class Win(Optimizer):
             for j, param in enumerate(group["params"]):
                 if fitted.get((i, j)):
                     self.state[param].update(fitted[i, j])
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
 
     def _fitted(self, param: Tensor, state: Mapping[str, Any], key: object) -> dict[str, Tensor]:
         """The distances of a parameter in a state dict, checked, on its device."""
