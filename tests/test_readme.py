@@ -112,7 +112,7 @@ def test_the_tables_of_times():
 def test_the_tables_of_win_around_others():
     page = (ROOT / "docs" / "around.md").read_text(encoding="utf-8")
     assert around_cost.table(json.loads((RESULTS / "around_cost.json").read_text())) in page
-    for folder in ("muon_cifar10",):
+    for folder in ("muon_cifar10", "muon_gpt2"):
         written = (RESULTS / folder / "report.md").read_text(encoding="utf-8")
         assert written == report.write(json.loads((RESULTS / folder / "summary.json").read_text()))
         assert _table(written) in page
