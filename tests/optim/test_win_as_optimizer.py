@@ -9,6 +9,8 @@ import warnings
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 import hf_winopt
@@ -296,3 +298,20 @@ def test_a_weight_without_memory_of_its_own_is_refused_before_any_is_touched():
     with pytest.raises(ValueError, match="memory for every element"):
         step_all([params], [optimizer], 1, start=4)
     assert torch.equal(params[0], before)
+
+
+def test_accelerate_hears_of_a_step_that_was_left_out():
+    accelerator = Accelerator(cpu=True)
+    params = parameters([(4, 3)], torch.float32)
+    optimizer = AcceleratedOptimizer(
+        Win(torch.optim.AdamW(params, lr=1e-2)), scaler=torch.amp.GradScaler("cpu", init_scale=2.0)
+    )
+    for spoiled in (False, True, False):
+        optimizer.zero_grad()
+        optimizer.scaler.scale(quadratic(params)).backward()
+        if spoiled:
+            params[0].grad[0, 0] = torch.inf
+        before = params[0].detach().clone()
+        optimizer.step()
+        assert optimizer.step_was_skipped == spoiled == torch.equal(before, params[0])
+    assert accelerator.prepare(optimizer.optimizer).param_groups is optimizer.optimizer.base.param_groups
