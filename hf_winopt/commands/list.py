@@ -66,7 +66,6 @@ def _composed_as_json(row: Composed) -> dict[str, Any]:
         "name": row.name,
         "class": row.base,
         "fixed": dict(row.fixed),
-        "defaults": dict(row.defaults),
         "state_bytes_per_param": row.kept[0],
         "needs": row.needs,
         "paper": row.paper,

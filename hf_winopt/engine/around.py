@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..rules import Coefficients, Rule, State, arrive, leave
-from .layout import blocks_per_row
+from .compiled import is_single
 from .norms import blocks_of
 from .passes import after_base, before_base, waiting_places, waits_apart
 from .programs import Kind, Program, Request, in_loops
@@ -50,7 +50,7 @@ def _pass(rule: Rule, works: Sequence[Work], one_pass: Callable[..., list[Tensor
     by_engine: defaultdict[str, list[Work]] = defaultdict(list)
     for work in works:
         if work.z.numel():
-            by_engine["eager" if work.engine == "compile" and _is_single(rule, work) else work.engine].append(work)
+            by_engine["eager" if work.engine == "compile" and is_single(rule, work) else work.engine].append(work)
     compiled = [
         (Request(one_pass, rule, tuple(mine[0].c), kind), mine) for kind, mine in _by_kind(by_engine["compile"])
     ]
@@ -82,12 +82,6 @@ def _arrive_block(rule: Rule, c: Coefficients, z: Tensor, state: State, waits: l
 
 
 # compiled ------------------------------------------------------------------------------------------------------------
-
-
-def _is_single(rule: Rule, work: Work) -> bool:
-    """Whether a parameter is of one element, or one block: to the compiler another kind of size."""
-    size = work.z.shape[0] * blocks_per_row(work.z.shape) if rule.is_blocked else work.z.numel()
-    return size == 1
 
 
 def _by_kind(works: Sequence[Work]) -> Iterator[tuple[Kind, list[Work]]]:

@@ -37,11 +37,11 @@ def step(rule: Rule, works: list[Work]) -> None:
                 segment = alone(work, rule.is_blocked)
                 step_one([segment.z, segment.g, *segment.state.values()])
                 segment.finish()
-    eager.step(rule, [work for work in works if _is_single(rule, work)])
+    eager.step(rule, [work for work in works if is_single(rule, work)])
     torch.autograd.graph.increment_version([work.z for work in works])  # autograd does not see what a program writes
 
 
-def _is_single(rule: Rule, work: Work) -> bool:
+def is_single(rule: Rule, work: Work) -> bool:
     """Whether a parameter is of one element, or one block: to the compiler another kind of size."""
     size = work.z.numel()
     if rule.is_blocked and size:
@@ -52,7 +52,7 @@ def _is_single(rule: Rule, work: Work) -> bool:
 def _groups(rule: Rule, works: list[Work]) -> Iterator[Group]:
     alike: defaultdict[Kind, defaultdict[int, list[Work]]] = defaultdict(lambda: defaultdict(list))
     for work in works:
-        if work.z.numel() and not _is_single(rule, work):
+        if work.z.numel() and not is_single(rule, work):
             alike[work.z.dtype, work.g.dtype, work.z.device][id(work.c)].append(work)
     for kind, of_kind in alike.items():
         if in_loops(rule, kind):  # to which AGR that is off is a sum of 0

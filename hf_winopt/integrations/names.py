@@ -51,7 +51,7 @@ class Entry:
 
 _entries = {
     **{row.name: Entry(row.name, row.cls, row.fixed, row.defaults) for row in registry.OPTIMIZERS.values()},
-    **{row.name: Entry(row.name, row.make, row.fixed, row.defaults) for row in COMPOSED.values()},
+    **{row.name: Entry(row.name, row.make, row.fixed) for row in COMPOSED.values()},
 }
 
 

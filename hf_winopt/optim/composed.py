@@ -25,7 +25,7 @@ class Composed:
         sources: keys of `papers.PAPERS`.
         when: one line on when to use it.
         kept: bytes of state per float32 parameter, at `state="float32"` and "compact".
-        fixed, defaults: as of `registry.Row`.
+        fixed: as of `registry.Row`.
         lr_scale: the learning rate to try first, as a multiple of AdamW's.
         needs: what `pip install` brings, beside torch and transformers.
     """
@@ -37,7 +37,6 @@ class Composed:
     when: str
     kept: tuple[float, float]
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     lr_scale: float = 1.0
     needs: str | None = None
 
@@ -57,7 +56,7 @@ class Composed:
         """Every option with the value that it has under this name."""
         parameters = inspect.signature(self.make).parameters.values()
         own = {each.name: each.default for each in parameters if each.default is not each.empty}
-        return {**own, **self.defaults, **self.fixed}
+        return {**own, **self.fixed}
 
 
 _WIN = {"acceleration": "win"}

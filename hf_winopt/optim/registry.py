@@ -161,7 +161,7 @@ def create_optimizer(name: str, params: ParamsT, **options: Any) -> Any:
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"unknown optimizer {name!r}{suggestion(str(name), known)} Known names: {', '.join(known)}")
     row = known[name]
-    make = row.cls if isinstance(row, Row) else row.make
+    make, defaults = (row.cls, row.defaults) if isinstance(row, Row) else (row.make, {})
     for option, value in options.items():
         if option not in row.options:
             theirs = sorted(row.options.keys() - set(OF_TORCH))
@@ -173,4 +173,4 @@ def create_optimizer(name: str, params: ParamsT, **options: Any) -> Any:
                 f"{name} is {make.__name__} with {option}={row.fixed[option]!r}; got {option}={value!r}. "
                 f"Use another name, or {make.__name__} itself"
             )
-    return make(params, **{**row.defaults, **row.fixed, **options})
+    return make(params, **{**defaults, **row.fixed, **options})

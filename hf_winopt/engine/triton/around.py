@@ -31,7 +31,7 @@ from .walks import block_at, chunk_of, rows_at
 
 @triton.jit
 def leave(
-    c, row, z, r, at, mask, lines, some,
+    c, row, z, at, mask, lines, some,
     MOVEMENT: tl.constexpr, WAITS: tl.constexpr, KEPT: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """The parameter becomes `x`; what waits for the distances, as if `x'` were 0."""
@@ -49,22 +49,25 @@ def leave(
 
 @triton.jit
 def arrive(
-    c, row, x, stored_z, r, at, mask, lines, some,
+    c, row, x, stored_z, at, mask, lines, some,
     MOVEMENT: tl.constexpr, WAITS: tl.constexpr, KEPT: tl.constexpr, TYPE: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """The parameter, left at `x'` by the base, becomes the new `z`: as far ahead as its distance says once stored."""
+    """The parameter, left at `x'` by the base, becomes the new `z`: as far ahead as its distance says once stored.
+
+    Distances are not dithered.
+    """
     KIND: tl.constexpr = KEPT & 15
     gap = tl.load(pointer(row, col.STATE + WAITS, TYPE, ALIGNED) + at, mask=mask)
     gap = gap + number(c, col.RESPONSE_X_GAP) * x
     if MOVEMENT == "win2":
         y_gap = tl.load(pointer(row, col.STATE + WAITS + 1, TYPE, ALIGNED) + at, mask=mask)
         y_gap = y_gap + number(c, col.RESPONSE_Y_GAP) * x
-        write(row, at, mask, lines, y_gap, r, 1, KEPT, TYPE, ALIGNED)
+        write(row, at, mask, lines, y_gap, 0.0, 1, KEPT, TYPE, ALIGNED)
     if (KIND == FLOAT32) | (KIND == REMAINDER):
         new_z = (x + gap).to(stored_z.dtype)
-        write(row, at, mask, lines, new_z.to(TYPE) - x, r, 0, KEPT, TYPE, ALIGNED)
+        write(row, at, mask, lines, new_z.to(TYPE) - x, 0.0, 0, KEPT, TYPE, ALIGNED)
     else:
-        new_z = (x + write(row, at, mask, lines, gap, r, 0, KEPT, TYPE, ALIGNED)).to(stored_z.dtype)
+        new_z = (x + write(row, at, mask, lines, gap, 0.0, 0, KEPT, TYPE, ALIGNED)).to(stored_z.dtype)
     return new_z
 
 
@@ -76,9 +79,9 @@ def one_block(
     stored_z = tl.load(z_of + at, mask=mask)
     z = stored_z.to(TYPE)
     if AFTER:
-        new_z = arrive(c, row, z, stored_z, 0.0, at, mask, lines, some, MOVEMENT, WAITS, KEPT, TYPE, ALIGNED)
+        new_z = arrive(c, row, z, stored_z, at, mask, lines, some, MOVEMENT, WAITS, KEPT, TYPE, ALIGNED)
     else:
-        new_z = leave(c, row, z, 0.0, at, mask, lines, some, MOVEMENT, WAITS, KEPT, TYPE, ALIGNED).to(stored_z.dtype)
+        new_z = leave(c, row, z, at, mask, lines, some, MOVEMENT, WAITS, KEPT, TYPE, ALIGNED).to(stored_z.dtype)
     tl.store(z_of + at, new_z, mask=mask)
 
 
@@ -186,6 +189,7 @@ _of_graphs: list[_Prepared] = []
 """Those that a captured graph reads at every replay."""
 
 FEW = 16
+"""How many are remembered: two for each set of parameters that have gradients, of a few optimizers."""
 
 
 def step(rule: Rule, works: Sequence[Work], after: bool) -> None:
